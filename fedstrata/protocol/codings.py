@@ -284,7 +284,7 @@ class LowRank(Coding):
         """Return the highest rank of which the factors are smaller than the tensor."""
         rows, columns = form[1][0], prod(form[1][1:])
         smaller = (size_of(form) - size_of(("float32", ())) - 1) // (2 * (rows + columns))
-        return min(smaller, rows, columns, MOST_RANK, self.rank or MOST_RANK)
+        return max(min(smaller, rows, columns, MOST_RANK, self.rank or MOST_RANK), 0)
 
     def coded(self, form: Form, found: Shapes = NOTHING) -> dict[str, Form]:
         """Return both factors and their scale, or the difference itself."""

@@ -20,17 +20,20 @@ from tests.loopback import LoopbackGrid, simulate
 
 @pytest.mark.parametrize(
     ("grid", "imported"),
-    [(lambda: GrpcGrid.__new__(GrpcGrid), ["resnet18"]), (lambda: LoopbackGrid([]), [])],
+    [(lambda: GrpcGrid.__new__(GrpcGrid), [{"resnet18"}]), (lambda: LoopbackGrid([]), [])],
     ids=["deployment", "simulation"],
 )
 def test_a_deployments_server_imports_while_it_asks(
-    grid: Callable[[], Grid], imported: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Callable[[], Grid],
+    imported: list[set[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done: list[str] = []
+    done: list[set[str]] = []
     ahead = threading.Event()
 
-    def note(model: str) -> None:
-        done.append(model)
+    def note(models: set[str]) -> None:
+        done.append(models)
         ahead.set()
 
     def ask(*_: object, **__: object) -> None:

@@ -18,7 +18,7 @@ def canned_central(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     given: list[Config] = []
 
     def central(
-        config: Config, sites: Sequence[SiteData], cache: Path, *, joint: bool
+        config: Config, sites: Sequence[SiteData], cache: Path, *, joint: bool, gpu: bool
     ) -> dict[str, Any]:
         given.append(config)
         measured = {

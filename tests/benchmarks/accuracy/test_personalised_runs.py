@@ -49,6 +49,7 @@ def results(final: dict[str, float], best: dict[str, float], curve: list[float])
         for number, value in enumerate(curve, start=1)
     ]
     return {
+        "seed": 1,
         "rounds": rounds,
         "final": {"sites": sites(final), "weighted_mean": {"accuracy": 0.4}},
         "best": {"sites": sites(best), "value": 0.7},

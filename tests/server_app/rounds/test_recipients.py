@@ -27,9 +27,9 @@ def test_the_sites_of_a_cohort_share_an_order_and_any_other_has_its_own() -> Non
     assert [group.in_cohort for group in groups] == [False, True, False]
 
 
-def test_tasks_are_listed_once() -> None:
+def test_variants_are_listed_once() -> None:
     members = (COHORT[0], COHORT[1], replace(COHORT[2], report=member("c2", "stage").report))
-    assert Recipients(members).tasks == ["grade", "stage"]
+    assert Recipients(members).variants == ["grade", "stage"]
 
 
 def test_each_site_of_a_cohort_gets_its_own_report() -> None:
