@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+LAST = "head.out"
 WIDTH = "model.head=[64]"  # the last hidden layer of every head, and so the width before head.out
 
 
@@ -41,7 +42,7 @@ def _mend(names: list[str]) -> str:
             f"{WIDTH} gives all of them the same width of features, on which depends what this method "
             "exchanges"
         )
-    if names == ["head.out.bias", "head.out.weight"]:
+    if names == [f"{LAST}.{kind}" for kind in ("bias", "weight")]:
         return "Their tasks have different numbers of outputs: put head.out into groups.task"
     if any(name.startswith("head.out.") for name in names) and all(
         name.startswith("head.") for name in names
