@@ -10,7 +10,7 @@ from server_app.sites.members import Member
 from strategies.config import AUTO, Config
 
 MEGABYTE = 1e6
-MOST_TASKS = 32  # of which public_models=auto writes the public models
+MANY_TASKS = 32  # above it the public models are counted in MB, too
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ def written_models(
     sizes = {task: _size(partition) for task, partition in partitions.items()}
     of_all = sum(sizes[member.variant] for member in members.values())
     states, lines = config.kept_models, []
+    few = config.keep_models_mb * MEGABYTE
     if states and simulated:
-        total, few = of_all * len(states), config.keep_models_mb * MEGABYTE
+        total = of_all * len(states)
         many = f"{len(members) * len(states)} files, some {_words(total)}"
         if total > few and config.keep_models == AUTO and config.cohort.sites > 1:
             lines.append(
@@ -70,14 +71,15 @@ def written_models(
         elif total > few or config.cohort.sites > 1:
             which = " and ".join(states)
             lines.append(f"each site writes its whole model, {which}: {many} ({_less(config)})")
-    public = config.public_models == "all" or (
-        config.public_models == AUTO and len(sizes) <= MOST_TASKS
-    )
-    if not public and config.public_models == AUTO:
+    of_tasks = sum(sizes.values())
+    too_many = len(sizes) > MANY_TASKS and of_tasks > few
+    if too_many and config.public_models == AUTO:
         lines.append(
             f"the public part of the model is not written: {len(sizes)} tasks, each a file, some "
-            f"{_words(sum(sizes.values()))}; public_models=all writes them"
+            f"{_words(of_tasks)}, more than keep_models_mb={config.keep_models_mb:g}; "
+            "public_models=all writes them"
         )
+    public = config.public_models == "all" or (config.public_models == AUTO and not too_many)
     return WrittenModels(states, public, tuple(lines))
 
 

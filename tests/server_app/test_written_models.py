@@ -55,11 +55,16 @@ def test_single_sites_write_theirs_and_much_is_said() -> None:
 
 
 def test_public_models_of_many_tasks_are_written_where_they_are_asked_for() -> None:
-    assert decided(sites=32, tasks=32).public
-    many = decided(sites=33, tasks=33)
+    small = "keep_models_mb=98"
+    assert decided(small, sites=32, tasks=32).public
+    assert decided(sites=33, tasks=33).public
+    many = decided(small, sites=33, tasks=33)
     assert not many.public
-    assert "33 tasks, each a file, some 99 MB; public_models=all writes them" in many.lines[0]
-    assert decided("public_models=all", sites=33, tasks=33).public
+    said = (
+        "33 tasks, each a file, some 99 MB, more than keep_models_mb=98; public_models=all writes"
+    )
+    assert said in many.lines[-1]
+    assert decided(small, "public_models=all", sites=33, tasks=33).public
     assert not decided("public_models=none").public
 
 
