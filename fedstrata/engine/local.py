@@ -47,12 +47,18 @@ class LocalEngine:
         self._simulation: Simulation | None = None
 
     def __enter__(self) -> LocalEngine:
-        self.folder = Path(tempfile.mkdtemp(prefix="fedstrata-"))
-        self.said = self.folder / "said"
         self._context.set_forkserver_preload([PRELOADED])
-        # Read when torch is imported, in the process from which all others are forked.
-        with _defaults(OMP_NUM_THREADS=str(self.cpus), OMP_WAIT_POLICY="PASSIVE"):
-            forkserver.ensure_running()
+        try:
+            # Read when torch is imported, in the process from which all others are forked.
+            with _defaults(OMP_NUM_THREADS=str(self.cpus), OMP_WAIT_POLICY="PASSIVE"):
+                forkserver.ensure_running()
+            self.folder = Path(tempfile.mkdtemp(prefix="fedstrata-"))
+        except OSError as error:  # a socket's path has some 100 characters at most
+            raise UserError(
+                f"the processes of a simulation cannot have sockets in {tempfile.gettempdir()} "
+                f"({error}): set TMPDIR to another folder, with a short path, as in TMPDIR=/tmp"
+            ) from None
+        self.said = self.folder / "said"
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -28,5 +28,5 @@ def test_an_installed_wheel_gives_the_same_config(tmp_path: Path) -> None:
 
 def test_another_project_around_the_packages_is_no_checkout(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('[project]\nname = "other"\n')
-    with pytest.raises(UserError, match="app/pyproject.toml does not describe the app"):
+    with pytest.raises(UserError, match=r"app/pyproject\.toml does not describe the app"):
         default_config(tmp_path, tmp_path / "app")

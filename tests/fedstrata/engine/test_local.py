@@ -62,6 +62,15 @@ def test_gpus_that_cannot_be_had_are_said(
         LocalEngine(1, gpus)
 
 
+def test_a_folder_in_which_no_socket_can_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(local.forkserver, "ensure_running", refuse)
+    with pytest.raises(UserError, match=r"path too long.*: set TMPDIR to another"), LocalEngine():
+        pass
+
+
 class Processes:
     """Stands for multiprocessing's context: processes that a test ends."""
 
