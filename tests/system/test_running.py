@@ -70,16 +70,19 @@ def test_a_run_is_stopped_resumed_and_complete(tmp_path: Path) -> None:
 
 
 def test_nothing_outlives_a_command_that_is_killed(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+
+    def trains() -> bool:
+        return any('"working"' in path.read_text() for path in output.glob("*/progress.json"))
+
     with Processes(tmp_path, threads=1) as processes:
-        command = [str(PROGRAMS / "fedstrata"), "run", f"output-dir={tmp_path / 'out'}", *RUN]
-        begun = processes.start("run", command)
-        log = tmp_path / "out"
-        processes.wait_for(
-            "its processes", lambda: len(homes(processes)) > 3, seconds=300, watch=[begun]
-        )
+        command = [str(PROGRAMS / "fedstrata"), "run", f"output-dir={output}", *RUN]
+        begun = processes.start("run", [*command, "train.epochs=1000000"])
+        processes.wait_for("an order", trains, seconds=300, watch=[begun])
+        assert len(homes(processes)) > 3
         begun.popen.kill()
         processes.wait_for("the end of all", lambda: not homes(processes), seconds=60)
-        assert list(log.glob(".starting-*.log")) or list(log.glob("*/logs/*.log"))
+        assert list(output.glob(".starting-*.log")) or list(output.glob("*/logs/*.log"))
 
 
 def kept(output: Path) -> dict[str, dict[str, Tensor]]:
