@@ -58,7 +58,6 @@ class LocalEngine:
                 f"the processes of a simulation cannot have sockets in {tempfile.gettempdir()} "
                 f"({error}): set TMPDIR to another folder, with a short path, as in TMPDIR=/tmp"
             ) from None
-        self.said = self.folder / "said"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,6 +82,12 @@ class LocalEngine:
         self._workers = [_Worker(number, self._devices_of(number)) for number in range(count)]
         for worker in self._workers:
             worker.start(self._context, self._simulation)
+
+    @property
+    def said(self) -> Path:
+        """What the ServerApp of the run says to people."""
+        assert self._simulation is not None
+        return self._simulation.said
 
     def write_to(self, log: Path) -> None:
         """Say where the log was moved: processes that start later open it there."""
