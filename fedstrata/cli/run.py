@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedstrata import report
-from fedstrata.cli.app_bundle import default_config
+from fedstrata.cli.app_config import default_config
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.engine.local import COMPLETED, LocalEngine
@@ -36,7 +36,6 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.paths import path_from_here
 from fedstrata.support.said_lines import Said, SaidLines
 
-_NOISE = ("ControlServicer.", "terminated gracefully")  # of Flower, of each look at the run
 _COLOR = re.compile(r"\x1b\[\d+m")
 POLL = 0.1  # seconds between two looks at the run
 KEYS = ("experiment", "data-root", "output-dir", "resume", "name", "signature")
@@ -374,8 +373,8 @@ def _tail(path: Path, lines: int = 15) -> str:
         text = path.read_text(errors="replace")
     except OSError as error:
         return str(error)
-    shown = [line for line in text.rstrip().splitlines() if not any(w in line for w in _NOISE)]
-    return printable_lines("\n".join(_COLOR.sub("", line) for line in shown[-lines:]))
+    shown = text.rstrip().splitlines()[-lines:]
+    return printable_lines("\n".join(_COLOR.sub("", line) for line in shown))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from fedstrata.engine.processes import Simulation, serve, work
+from fedstrata.engine.processes import Simulation, cores, serve, work
 from fedstrata.support.errors import UserError
 
 PATIENCE = 8.0  # seconds for a process to end before it is killed
@@ -48,12 +47,17 @@ class LocalEngine:
         self._simulation: Simulation | None = None
 
     def __enter__(self) -> LocalEngine:
-        self.folder = Path(tempfile.mkdtemp(prefix="fedstrata-"))
-        self.said = self.folder / "said"
         self._context.set_forkserver_preload([PRELOADED])
-        # Read when torch is imported, in the process from which all others are forked.
-        with _defaults(OMP_NUM_THREADS=str(self.cpus), OMP_WAIT_POLICY="PASSIVE"):
-            forkserver.ensure_running()
+        try:
+            # Read when torch is imported, in the process from which all others are forked.
+            with _defaults(OMP_NUM_THREADS=str(self.cpus), OMP_WAIT_POLICY="PASSIVE"):
+                forkserver.ensure_running()
+            self.folder = Path(tempfile.mkdtemp(prefix="fedstrata-"))
+        except OSError as error:  # a socket's path has some 100 characters at most
+            raise UserError(
+                f"the processes of a simulation cannot have sockets in {tempfile.gettempdir()} "
+                f"({error}): set TMPDIR to another folder, with a short path, as in TMPDIR=/tmp"
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,6 +83,12 @@ class LocalEngine:
         for worker in self._workers:
             worker.start(self._context, self._simulation)
 
+    @property
+    def said(self) -> Path:
+        """What the ServerApp of the run says to people."""
+        assert self._simulation is not None
+        return self._simulation.said
+
     def write_to(self, log: Path) -> None:
         """Say where the log was moved: processes that start later open it there."""
         assert self._simulation is not None
@@ -92,7 +102,13 @@ class LocalEngine:
         if code is not None:
             return COMPLETED if code == 0 else FAILED
         for worker in self._workers:
-            if worker.has_ended() and not worker.start(self._context, self._simulation):
+            ended = worker.exitcode
+            if ended is None:
+                continue
+            if ended:  # perhaps killed, and then it could not say so itself
+                with self._simulation.log.open("a") as log:
+                    log.write(f"a worker process ended with exit code {ended}\n")
+            if not worker.start(self._context, self._simulation):
                 return FAILED
         return RUNNING
 
@@ -112,7 +128,7 @@ class LocalEngine:
     def _devices_of(self, worker: int) -> str:
         if not self.gpus:
             return ""
-        return self._devices[int(worker * self.gpus)]
+        return self._devices[worker // _sharing(self.gpus)]
 
 
 class _Worker:
@@ -123,8 +139,9 @@ class _Worker:
         self._begun, self._tries = 0.0, 0
         self.process: ForkServerProcess | None = None
 
-    def has_ended(self) -> bool:
-        return self.process is not None and self.process.exitcode is not None
+    @property
+    def exitcode(self) -> int | None:
+        return None if self.process is None else self.process.exitcode
 
     def start(self, context: multiprocessing.context.ForkServerContext, of: Simulation) -> bool:
         """Start a process; return False where several in a row have ended at once."""
@@ -150,14 +167,15 @@ def worker_count(nodes: int, cpus: int, gpus: float, devices: int) -> int:
     devices : int
         GPUs of this machine.
     """
-    room = max(_cores() // cpus, 1)
+    room = max(cores() // cpus, 1)
     if gpus:
-        room = min(room, int(devices / gpus))
+        room = min(room, devices * _sharing(gpus))
     return min(room, nodes)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def _sharing(gpus: float) -> int:
+    """Return how many workers with such a share fit on one GPU."""
+    return int(1 / gpus)
 
 
 @contextmanager
@@ -181,7 +199,7 @@ def _devices(gpus: float) -> list[str]:
         found = [each for each in named.split(",") if each]
     else:
         found = [str(n) for n, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    if gpus < 0 or (gpus > 1 and gpus != 1):
+    if not 0 < gpus <= 1:
         raise UserError(f"--node-gpus {gpus:g}: a share of one GPU, above 0 and at most 1")
     if not found:
         raise UserError(f"--node-gpus {gpus:g}: this machine has no CUDA device; leave it out")

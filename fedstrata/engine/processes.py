@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Client, Connection
@@ -20,7 +21,6 @@ from fedstrata.support.said_lines import VARIABLE
 if TYPE_CHECKING:
     from flwr.app import Message
 
-STOP = None  # instead of an order: the worker ends
 SECONDS = 60.0  # for the server to listen
 STILL = 0.02  # seconds between two tries
 
@@ -64,7 +64,6 @@ def serve(simulation: Simulation) -> None:
     """Play the ServerApp; the process ends with 0 only if it does."""
     _begin(simulation.log)
     signal.signal(signal.SIGTERM, _end)  # files and locks are closed on the way
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ[VARIABLE] = str(simulation.said)
     # Imported late: these are forked with the process, once `fedstrata.engine.preloaded` has them.
     import torch
@@ -74,9 +73,7 @@ def serve(simulation: Simulation) -> None:
     from fedstrata.engine.workers import Workers
     from server_app.app import app
 
-    torch.set_num_threads(
-        os.cpu_count() or 1
-    )  # the workers have one each; while they wait, it works
+    torch.set_num_threads(cores())  # the workers have a few each; while they wait, it works
     workers = Workers(simulation.address, simulation.workers)
     context = Context(RUN_ID, 0, {}, RecordDict(), dict(simulation.run_config))
     try:
@@ -107,11 +104,14 @@ def work(simulation: Simulation, number: int, devices: str) -> None:
         from client_app.node_config import enter_simulation
 
         enter_simulation()
-        try:
-            while (order := server.recv()) is not STOP:
-                server.send(_answered(order, simulation))
-        except (EOFError, OSError):  # the server has ended
-            return
+        with suppress(EOFError, OSError):  # the server has ended, or has no more orders
+            while True:
+                server.send(_answered(server.recv(), simulation))
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _answered(message: Message, simulation: Simulation) -> Message:
@@ -135,7 +135,8 @@ def _answered(message: Message, simulation: Simulation) -> Message:
 
 
 def _begin(log: Path) -> None:
-    """Write to the log from here on; leave Ctrl-C to the command, which ends all in order."""
+    """Write to the log, and end with the command; leave Ctrl-C to it, which ends all in order."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with log.open("ab") as file:

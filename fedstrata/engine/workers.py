@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, Listener
@@ -12,14 +14,14 @@ from uuid import uuid4
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
-from fedstrata.engine.processes import STOP
+logger = logging.getLogger("flwr")
 
 
 class Workers:
     """Hands each order to a worker process, and keeps the answers until they are asked for.
 
     A node's orders go to the same worker, which has the node's data and model in memory; one that
-    has nothing to do takes the last order of the one that has most.
+    has nothing to do takes the last order of the busy one that has most.
 
     Parameters
     ----------
@@ -33,6 +35,7 @@ class Workers:
     def __init__(self, address: Path, count: int) -> None:
         self._listener = Listener(str(address), family="AF_UNIX", backlog=count)
         self._orders: list[deque[Message]] = [deque() for _ in range(count)]
+        self._idle: set[int] = set()  # workers that wait for an order
         self._answers: dict[str, Message] = {}  # by the id of the order
         self._changed = threading.Condition()
         self._closed = False
@@ -57,7 +60,7 @@ class Workers:
             return self._arrived
 
     def close(self) -> None:
-        """End every worker once it has answered."""
+        """Give no more orders: every worker ends once it has answered."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -73,40 +76,62 @@ class Workers:
             threading.Thread(target=self._serve, args=(number, connection), daemon=True).start()
 
     def _serve(self, number: int, connection: Connection) -> None:
-        """Give one worker orders for as long as it lives."""
+        """Give one worker orders for as long as it lives; it ends with the connection."""
         with connection:
             while (order := self._next(number)) is not None:
+                sent = False
                 try:
                     connection.send(order)
-                except OSError:  # it ended before it had the order
-                    self.order(order)
-                    return
-                try:
+                    sent = True
                     answer: Message = connection.recv()
-                except (OSError, EOFError):
-                    self._keep(order, _lost(order))
+                except Exception as error:
+                    if isinstance(error, OSError) and not sent:  # it ended before it had the order
+                        self.order(order)
+                    else:
+                        self._keep(order, _lost(order, error))
                     return
                 self._keep(order, answer)
-            connection.send(STOP)
 
     def _next(self, number: int) -> Message | None:
         """Wait for the next order of a worker; None where there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(self._orders))
-            if self._closed:
-                return None
-            if self._orders[number]:
-                return self._orders[number].popleft()
-            return max(self._orders, key=len).pop()
+            while not self._closed:
+                self._idle.add(number)
+                queue = self._queue_for(number)
+                if not queue:
+                    self._changed.wait()
+                    continue
+                order = queue.popleft() if queue is self._orders[number] else queue.pop()
+                if not _is_over(order):
+                    self._idle.discard(number)
+                    self._changed.notify_all()  # who has nothing to do may help it now
+                    return order
+            return None
+
+    def _queue_for(self, number: int) -> deque[Message]:
+        """Return the orders of which a worker takes one: its own, or those of one that is busy."""
+        busy = (queue for n, queue in enumerate(self._orders) if n not in self._idle)
+        return self._orders[number] or max(busy, key=len, default=self._orders[number])
 
     def _keep(self, order: Message, answer: Message) -> None:
         answer.metadata.__dict__["_message_id"] = str(uuid4())  # as Flower's grids do
         with self._changed:
+            for each in [each for each, kept in self._answers.items() if _is_over(kept)]:
+                del self._answers[each]
             self._answers[order.metadata.message_id] = answer
             self._arrived += 1
             self._changed.notify_all()
 
 
-def _lost(order: Message) -> Message:
-    reason = "its process ended before it had answered; the log says more"
+def _is_over(message: Message) -> bool:
+    """Return whether nobody waits for a message any more: an order's time is its answer's too."""
+    return message.metadata.created_at + message.metadata.ttl < time.time()
+
+
+def _lost(order: Message, error: Exception) -> Message:
+    if isinstance(error, OSError | EOFError):
+        reason = "its process ended before it had answered; the log says more"
+    else:  # such as too little memory for a copy
+        logger.error("an answer is lost", exc_info=error)
+        reason = f"its answer cannot be taken over ({type(error).__name__}); the log says more"
     return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=order)

@@ -22,6 +22,8 @@ from fedstrata.support.errors import UserError
         (10, 16, 0.0, 0, 1),
         (10, 1, 0.5, 2, 4),
         (10, 1, 1.0, 1, 1),
+        (10, 1, 0.7, 2, 2),
+        (10, 1, 0.4, 3, 6),
     ],
 )
 def test_there_are_as_many_workers_as_have_room(
@@ -32,19 +34,25 @@ def test_there_are_as_many_workers_as_have_room(
     expected: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(local, "_cores", lambda: 8)
+    monkeypatch.setattr(local, "cores", lambda: 8)
     assert worker_count(nodes, cpus, gpus, devices) == expected
 
 
 def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert [LocalEngine(1, 0.5)._devices_of(n) for n in range(4)] == ["4", "4", "7", "7"]
+    assert [LocalEngine(1, 0.7)._devices_of(n) for n in range(2)] == ["4", "7"]
     assert LocalEngine(1)._devices_of(0) == ""
 
 
 @pytest.mark.parametrize(
     ("gpus", "visible", "message"),
-    [(0.5, "", "has no CUDA device"), (2.0, "0,1", "a share of one GPU"), (-1, "0", "a share")],
+    [
+        (0.5, "", "has no CUDA device"),
+        (2.0, "0,1", "a share of one GPU"),
+        (-1, "0", "a share"),
+        (float("nan"), "0", "a share"),
+    ],
 )
 def test_gpus_that_cannot_be_had_are_said(
     gpus: float, visible: str, message: str, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +60,15 @@ def test_gpus_that_cannot_be_had_are_said(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(UserError, match=message):
         LocalEngine(1, gpus)
+
+
+def test_a_folder_in_which_no_socket_can_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(local.forkserver, "ensure_running", refuse)
+    with pytest.raises(UserError, match=r"path too long.*: set TMPDIR to another"), LocalEngine():
+        pass
 
 
 class Processes:
@@ -71,7 +88,7 @@ class Processes:
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LocalEngine, Processes]:
-    monkeypatch.setattr(local, "_cores", lambda: 2)
+    monkeypatch.setattr(local, "cores", lambda: 2)
     engine, processes = LocalEngine(), Processes()
     engine.folder = tmp_path
     engine._context = processes  # type: ignore[assignment]
@@ -86,8 +103,11 @@ def test_a_worker_that_ends_is_replaced_and_writes_where_the_log_is_now(
     _server, first, second = processes.made
     engine._workers[1]._begun -= 60  # it has worked for a while
     second.exitcode = -9
+    (tmp_path / "logs").mkdir()
     engine.write_to(tmp_path / "logs" / "log")
     assert engine.status() == RUNNING
+    said = (tmp_path / "logs" / "log").read_text()
+    assert said == "a worker process ended with exit code -9\n"
     replaced = processes.made[-1]
     assert replaced.args[1:] == second.args[1:]
     assert replaced.args[0].log == tmp_path / "logs" / "log"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedstrata.engine.grid import LocalGrid
-from fedstrata.engine.processes import STOP
 from fedstrata.engine.workers import Workers
 
 
@@ -43,9 +44,11 @@ def nodes_of(answers: list[Message]) -> list[int]:
 
 def play(worker: Connection, seen: list[int]) -> None:
     """Answer every order until there are no more."""
-    while (message := worker.recv()) is not STOP:
-        seen.append(message.metadata.dst_node_id)
-        worker.send(answered(message))
+    with suppress(EOFError):
+        while True:
+            message = worker.recv()
+            seen.append(message.metadata.dst_node_id)
+            worker.send(answered(message))
 
 
 def test_a_node_has_its_worker_and_an_idle_one_helps(folder: Path) -> None:
@@ -98,20 +101,99 @@ def test_an_order_that_never_reached_a_worker_goes_to_the_next(folder: Path) -> 
     workers = Workers(folder / "socket", 1)
     grid = LocalGrid(workers, 1)
     first = connected(folder, 0)
+    assert wait_until(lambda: bool(workers._idle))
     first.close()
     ids = list(grid.push_messages([order(1)]))
-    second = connected(folder, 0)
-    thread = threading.Thread(target=play, args=(second, []))
+    thread = threading.Thread(target=play, args=(connected(folder, 0), []))
     thread.start()
-    (answer,) = wait_for(grid, ids)
-    # It was written before the end was noticed, or given to the second.
-    assert answer.has_error() or nodes_of([answer]) == [1]
+    assert nodes_of(wait_for(grid, ids)) == [1]
     workers.close()
     thread.join(10)
 
 
-def test_at_the_end_a_worker_is_sent_the_word_to_stop(folder: Path) -> None:
+def test_one_that_has_nothing_to_do_leaves_an_idle_one_its_orders(folder: Path) -> None:
+    workers = Workers(folder / "socket", 2)
+    grid = LocalGrid(workers, 4)
+    seen: list[list[int]] = [[], []]
+    threads = [
+        threading.Thread(target=play, args=(connected(folder, n), seen[n])) for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    assert wait_until(lambda: len(workers._idle) == 2)
+    for _ in range(10):
+        assert len(grid.send_and_receive([order(2)], timeout=10)) == 1
+    assert seen == [[2] * 10, []]
+    workers.close()
+    for thread in threads:
+        thread.join(10)
+
+
+def test_an_idle_worker_takes_the_last_order_of_one_that_is_busy(folder: Path) -> None:
+    workers = Workers(folder / "socket", 2)
+    grid = LocalGrid(workers, 4)
+    busy, seen = connected(folder, 0), list[int]()
+    helper = threading.Thread(target=play, args=(connected(folder, 1), seen))
+    helper.start()
+    assert wait_until(lambda: len(workers._idle) == 2)
+    grid.push_messages([order(2), order(4)])
+    assert busy.recv().metadata.dst_node_id == 2  # and answers it never
+    assert wait_until(lambda: seen == [4])
+    workers.close()
+    helper.join(10)
+
+
+def test_an_order_whose_time_is_over_is_not_worked_on(folder: Path) -> None:
+    workers = Workers(folder / "socket", 1)
+    grid = LocalGrid(workers, 2)
+    late = order(1)
+    late.metadata.ttl = 0.0
+    grid.push_messages([late, order(2)])
+    assert connected(folder, 0).recv().metadata.dst_node_id == 2
+    workers.close()
+
+
+def test_an_answer_for_which_nobody_waits_any_more_is_forgotten(folder: Path) -> None:
+    workers = Workers(folder / "socket", 1)
+    grid = LocalGrid(workers, 1)
+    worker = connected(folder, 0)
+    ids = [*grid.push_messages([order(1)]), *grid.push_messages([order(1)])]
+    answer = answered(worker.recv())
+    answer.metadata.ttl = 0.0
+    worker.send(answer)
+    worker.send(answered(worker.recv()))
+    assert wait_until(lambda: workers._arrived == 2)
+    assert [each.metadata.reply_to_message_id for each in grid.pull_messages(ids)] == ids[1:]
+    workers.close()
+
+
+def test_an_answer_that_cannot_be_read_is_lost_and_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Workers(folder / "socket", 1)
+    grid = LocalGrid(workers, 1)
+    worker = connected(folder, 0)
+    ids = list(grid.push_messages([order(1)]))
+    worker.recv()
+    worker.send_bytes(b"no pickle")
+    (lost,) = wait_for(grid, ids)
+    assert "cannot be taken over (UnpicklingError)" in lost.error.reason
+    assert "UnpicklingError" in caplog.text
+    workers.close()
+
+
+def test_at_the_end_the_connection_of_a_worker_is_closed(folder: Path) -> None:
     workers = Workers(folder / "socket", 1)
     worker = connected(folder, 0)
+    assert wait_until(lambda: bool(workers._idle))
     workers.close()
-    assert worker.recv() is STOP
+    with pytest.raises(EOFError):
+        worker.recv()
+
+
+def wait_until(true: Callable[[], bool]) -> bool:
+    """Wait until something is so, at most ten seconds; return whether it is."""
+    ends = time.monotonic() + 10
+    while not true() and time.monotonic() < ends:
+        time.sleep(0.01)
+    return true()
