@@ -20,7 +20,7 @@ from benchmarks.accuracy.personalised_sets import cases, method_of
 from benchmarks.accuracy.study import Case
 from benchmarks.flower.local_simulator import LocalSimulator
 from benchmarks.flower.simulator import Finished
-from benchmarks.personalised import rate
+from benchmarks.personalised import play, rate
 from benchmarks.report.command_line import (
     Parser,
     add_data,
@@ -30,7 +30,6 @@ from benchmarks.report.command_line import (
     make_parser,
 )
 from fedstrata.support.errors import UserError
-from strategies.methods import make_method
 
 SETS = tuple(f"{name}-{scheme}" for name in ("har", "mnist") for scheme in sets.SCHEMES)
 BESIDE = "htfe2-dirichlet"  # with the networks that HtFLlib has as well
@@ -94,14 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         HeterogeneousTable(choose(name, options, work), chosen, rates, seeds, peer)
         for name in wanted
     ]
-    try:  # a wrong option of a method is named now, and not in the middle of the night
-        for case in chosen:
-            make_method(tables[0].study.config(case, seeds[0]).method)
-    except UserError as error:
-        parser().error(f"--methods: {error}")
-    with (Finished if options.finished else LocalSimulator)(work) as simulator:
-        for table in tables:
-            table.run(simulator, options.output, options.command.replace(" --finished", ""))
+    simulator = (Finished if options.finished else LocalSimulator)(work)
+    play(parser(), options, tables, simulator)
 
 
 def needed(names: Sequence[str]) -> set[str]:

@@ -159,12 +159,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser().error(
                 f"--nodes: {table.dataset.sites} sites are not {options.nodes} equal parts"
             )
+    simulator = (Finished if options.finished else Simulator)(work, gpus=options.gpus)
+    play(parser(), options, tables, simulator)
+
+
+def play(
+    made: Parser,
+    options: argparse.Namespace,
+    tables: Sequence[PersonalTable],
+    simulator: Simulator,
+) -> None:
+    """Play the runs of all tables, which have the same cases, and write the tables."""
+    first = tables[0]
     try:  # a wrong option of a method is named now, and not in the middle of the night
-        for case in chosen:
-            make_method(tables[0].study.config(case, seeds[0]).method)
+        for case in first.cases:
+            make_method(first.study.config(case, first.seeds[0]).method)
     except UserError as error:
-        parser().error(f"--methods: {error}")
-    with (Finished if options.finished else Simulator)(work, gpus=options.gpus) as simulator:
+        made.error(f"--methods: {error}")
+    with simulator:
         for table in tables:
             table.run(simulator, options.output, options.command.replace(" --finished", ""))
 

@@ -8,8 +8,10 @@ from fedstrata.protocol.kinds import group_of
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.state import ServerState
 from server_app.rounds.teaching import teaching_lines
+from strategies.aggregators import Aggregator
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
+from strategies.aggregators.teacher import Teacher
 from strategies.config import BoundsConfig
 
 
@@ -73,22 +75,32 @@ def aggregator_lines(state: ServerState) -> Iterator[str]:
 
 def robust_lines(state: ServerState, bounds: BoundsConfig) -> Iterator[str]:
     """Yield what the log says where some groups have a robust aggregator, and others have none."""
-    robust, others = dict[str, str](), dict[str, str]()
-    for key, aggregator in sorted(state.aggregators.items()):
-        found = robust if aggregator.robust else others
-        found[group_of(key)] = type(aggregator).__name__
+    by_group = {group_of(key): each for key, each in sorted(state.aggregators.items())}
+    robust = [group for group, each in by_group.items() if each.robust]
     if not robust:
         return
-    method = state.method
-    for group, name in others.items():
-        judged = group in method.opening() or _judged(state, group)
-        limit = "as it likes"
-        if judged and bounds.norm_factor is not None:
-            limit = f"by up to strategy.bounds.norm_factor={bounds.norm_factor:g} times the median"
+    for group, aggregator in by_group.items():
+        if aggregator.robust:
+            continue
         instead = f"choose one with aggregator@strategy.aggregators.{group}=trimmed_mean"
         if group not in state.configured:
-            instead = f"method {method.name} alone says how it is aggregated"
+            instead = f"method {state.method.name} alone says how it is aggregated"
         yield (
-            f"{group}: {name} bears no bad site, which can move it {limit}, although "
-            f"{', '.join(robust)} bear one; {instead}"
+            f"{group}: {type(aggregator).__name__} bears no bad site, which can move it "
+            f"{_how_far(state, group, aggregator, bounds)}, although {', '.join(robust)} bear one; "
+            f"{instead}"
         )
+
+
+def _how_far(state: ServerState, group: str, aggregator: Aggregator, bounds: BoundsConfig) -> str:
+    """Return in words how far a bad site can move a group."""
+    if isinstance(aggregator, Teacher) and not aggregator.needs_updates:
+        there = {group_of(key) for key in state.aggregators}.intersection(aggregator.reads)
+        return f"as far as what it is made of: {', '.join(sorted(there))}"
+    influence = state.teaching.influence
+    if aggregator.limits and influence != "none":
+        return f"through {aggregator.limits}, within strategy.teacher.influence={influence}"
+    judged = group in state.method.opening() or _judged(state, group)
+    if judged and bounds.norm_factor is not None:
+        return f"by up to strategy.bounds.norm_factor={bounds.norm_factor:g} times the median"
+    return "as it likes"

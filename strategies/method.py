@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.plan import TrainConfig
-from fedstrata.protocol.task_kinds import TaskKind
+from fedstrata.protocol.task_kinds import CLASSES, TaskKind
 from fedstrata.support.errors import UserError, nearest
 from models.groups import FOUR_GROUPS, Group, Partition
 from strategies.aggregators import Aggregator
+from strategies.aggregators.base import require
 from strategies.site_round import LAST_LAYER, SiteRound
 
 Groups = Mapping[str, Sequence[str]]
@@ -253,6 +254,41 @@ def check_halves(method: Method, *, tuned: bool) -> None:
             f"deployment.epochs: method {method.name} predicts with another model than it would "
             "fine-tune, for it has a predictor and no fine_tune of its own: write "
             "deployment.epochs=0, or choose another method"
+        )
+
+
+def at_least(least: int, method: Method, *names: str) -> None:
+    """Raise UserError for a named setting of ``method`` that is below ``least``."""
+    for name in names:
+        value = getattr(method, name)
+        require(value >= least, f"method.{name}", f"{least} or greater", value)
+
+
+def above_zero(method: Method, *names: str) -> None:
+    """Raise UserError for a named setting of ``method`` that is not above 0."""
+    for name in names:
+        value = getattr(method, name)
+        require(value > 0, f"method.{name}", "above 0", value)
+
+
+def needs_classes(method: Method, kind: TaskKind, does: str, instead: str = "lg_fedavg") -> None:
+    """Raise UserError unless exactly one of several classes holds in a task of ``kind``.
+
+    Parameters
+    ----------
+    method : Method
+        The one that needs them.
+    kind : TaskKind
+        Of the task.
+    does : str
+        What the method does with classes, for the text: ``makes a picture of each class``.
+    instead : str
+        A method that needs no classes.
+    """
+    if kind.name != CLASSES:
+        raise UserError(
+            f"method={method.name} {does}, and a task of kind {kind.name} has none: choose a method "
+            f"that needs no classes, such as method={instead}"
         )
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.protocol.task_kinds import CLASSES, TaskKind
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
 from models.freezing import split_before
 from models.networks import OF_TOKENS, build
 from models.training.losses import Extended
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import Groups, Made, Method, needs_classes, with_rest_in
 from strategies.site_round import LAST_LAYER, SiteRound
 
 SHARED = "shared"  # the name of the shared network among the method's modules
@@ -87,12 +87,7 @@ class Mutual(Method):
 
     def check_task(self, kind: TaskKind) -> None:
         """Refuse tasks without classes."""
-        if kind.name != CLASSES:
-            raise UserError(
-                f"method={self.name}: the networks teach each other the chances of classes, and a "
-                f"task of kind {kind.name} has none: choose a method that needs no classes, such as "
-                "method=lg_fedavg"
-            )
+        needs_classes(self, kind, "lets networks teach each other the chances of classes")
 
     def train(self, site: SiteRound) -> None:
         """Train both networks in the same steps."""

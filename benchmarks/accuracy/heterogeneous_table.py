@@ -19,7 +19,13 @@ from benchmarks.accuracy.personalised_runs import (
     worst,
 )
 from benchmarks.accuracy.personalised_sets import method_of
-from benchmarks.accuracy.personalised_table import LOCAL, Cells, PersonalTable
+from benchmarks.accuracy.personalised_table import (
+    LOCAL,
+    Cells,
+    PersonalTable,
+    fewer_seeds,
+    rates_said,
+)
 from benchmarks.accuracy.study import Case, Study
 from benchmarks.flower.simulator import SimulationFailed, Simulator
 from benchmarks.report.outcome import figure, mean_guess
@@ -106,19 +112,11 @@ def row(chosen: Chosen, local: Chosen | None) -> Cells:
 
 def said(chosen: Mapping[str, Chosen], rates: Sequence[float], seeds: Sequence[int]) -> list[str]:
     """Return sentences on how it was measured, what pays, and which orders of the papers hold."""
-    tried = ", ".join(f"{rate:g}" for rate in rates)
-    rate = (
-        f"Each method has the rate of {tried} that is best on validation data with seed {seeds[0]}."
-    )
-    if len(rates) == 1:
-        rate = f"All methods have the rate {tried}."
     notes = [
-        f"Means over the sites, on test data, of {times(len(seeds), 'seed')}. {rate} All seeds have the "
-        "same sites. kB are those of a site and round.",
+        f"Means over the sites, on test data, of {times(len(seeds), 'seed')}. "
+        f"{rates_said(rates, seeds[0])} All seeds have the same sites. kB are those of a site and round.",
+        *fewer_seeds(chosen, seeds),
     ]
-    fewer = [name for name, each in chosen.items() if len(each.runs) < len(seeds)]
-    if fewer:
-        notes.append(f"Fewer seeds are finished of: {', '.join(fewer)}.")
     seed = {name: {run["seed"]: at_best(run) for run in each.runs} for name, each in chosen.items()}
     if LOCAL in chosen:
         gains = {name: gain(seed, name, LOCAL) for name in seed if name != LOCAL}

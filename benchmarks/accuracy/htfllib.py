@@ -7,12 +7,11 @@ method is played. So they are replaced by empty ones in the process.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.accuracy.pfllib import Flags, Peer, PeerFailed, Played, Wanted
-from models.training.data import SiteData
+from benchmarks.accuracy.pfllib import FinishedPeer, Flags, Peer
 
 NAMES: Mapping[str, str] = {
     "local": "Local",
@@ -81,8 +80,5 @@ class HtPeer(Peer):
         return ["-c", PROGRAM, str(self.checkout / "system" / "main.py")]
 
 
-class FinishedHtPeer(HtPeer):
+class FinishedHtPeer(FinishedPeer, HtPeer):
     """Plays nothing: what is not finished has no figures."""
-
-    def _run(self, wanted: Wanted, sites: Sequence[SiteData], work: object) -> Played:
-        raise PeerFailed("not played")

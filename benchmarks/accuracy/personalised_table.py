@@ -277,13 +277,13 @@ def said(
         name: float(np.mean([last(run) for run in each.runs])) for name, each in chosen.items()
     }
     notes = [
-        f"Means over the sites and {times(len(seeds), 'seed')}, on test data. {_rates(rates, seeds[0])} "
-        "All seeds have the same sites.",
+        f"Means over the sites and {times(len(seeds), 'seed')}, on test data. "
+        f"{rates_said(rates, seeds[0])} All seeds have the same sites.",
         '"Best round on test data" is chosen by the test data, over the test examples of all sites: it '
         "is too high, and there to compare with published figures alone.",
         "MB are those of a site and round.",
         *_cohorts(nodes),
-        *_seeds(chosen, seeds),
+        *fewer_seeds(chosen, seeds),
     ]
     for base in (LOCAL, FEDAVG):
         worse = [name for name in means if name != base and means[name] <= means.get(base, -1.0)]
@@ -304,7 +304,8 @@ def _at_an_end(each: Chosen) -> bool:
     return len(known) > 1 and each.rate in (min(known), max(known))
 
 
-def _rates(rates: Sequence[float], seed: int) -> str:
+def rates_said(rates: Sequence[float], seed: int) -> str:
+    """Return which rate each method has; ``seed`` is that of the runs that chose it."""
     if len(rates) == 1:
         return f"All methods have the rate {rates[0]:g}."
     among = ", ".join(f"{rate:g}" for rate in rates)
@@ -320,7 +321,8 @@ def _cohorts(nodes: int | None) -> list[str]:
     ]
 
 
-def _seeds(chosen: Mapping[str, Chosen], seeds: Sequence[int]) -> list[str]:
+def fewer_seeds(chosen: Mapping[str, Chosen], seeds: Sequence[int]) -> list[str]:
+    """Return of which methods fewer seeds are finished, a sentence for each number of them."""
     fewer: dict[int, list[str]] = {}
     for name, each in chosen.items():
         if len(each.runs) < len(seeds):

@@ -12,8 +12,8 @@ from fedstrata.support.errors import UserError
 from models.groups import Partition, Scope
 from server_app.rounds.contribution import Contribution
 from strategies.aggregators import Aggregator, Tensors
-from strategies.aggregators.class_means import ClassMeans
-from strategies.aggregators.class_points import FEWEST, PROTOTYPES
+from strategies.aggregators.base import CLASS_MEANS
+from strategies.aggregators.class_points import FEWEST
 from strategies.aggregators.teacher import Teacher
 from strategies.config import TeacherConfig
 
@@ -121,13 +121,11 @@ def teaching_lines(
             parts.append(f"takes at most {bounds.seconds:g} s a round")
             mine = next(keys for keys in keys_of.values() if key in keys.values())
             kept = [states[mine[group]] for group in aggregator.needs_updates]
-            of_means = PROTOTYPES in aggregator.needs_updates
-        else:
-            of_means = isinstance(aggregator, ClassMeans)
-            kept = [states[key]] if of_means and not cohorts else []
+        elif aggregator.limits and not cohorts:
+            kept = [states[key]]
         _check_memory(key, kept, states[key], sharing[key], bounds)
-        if of_means:
-            parts.append(_limit_words(sharing[key], bounds, cohorts=cohorts))
+        if aggregator.limits:
+            parts.append(_limit_words(aggregator.limits, sharing[key], bounds, cohorts=cohorts))
         yield f"strategy.teacher: {key} is made by the server; {', '.join(parts)}"
 
 
@@ -144,13 +142,13 @@ def _check_memory(
         )
 
 
-def _limit_words(sites: int, bounds: TeacherConfig, *, cohorts: bool) -> str:
-    """Return how far one site can decide over what is made of class means."""
+def _limit_words(what: str, sites: int, bounds: TeacherConfig, *, cohorts: bool) -> str:
+    """Return how far one site can decide over what is made of ``what``, the aggregator's `limits`."""
     if bounds.influence == "none":
-        return "one site's class means count as they are"
+        return f"one site's {what} count as they are"
     if cohorts:
-        return "one site's class means are not limited: a node sends the sum over its sites"
-    limit = f"one site's class means are cut to {bounds.clip:g} times the median norm"
-    if bounds.influence == "median":
+        return f"one site's {what} are not limited: a node sends the sum over its sites"
+    limit = f"one site's {what} are cut to {bounds.clip:g} times the median norm"
+    if bounds.influence == "median" and what == CLASS_MEANS:
         limit = "the class means are the median of the sites"
     return limit if sites >= FEWEST else f"{limit}, not with fewer than {FEWEST} sites as here"

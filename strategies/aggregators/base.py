@@ -15,6 +15,7 @@ from fedstrata.support.errors import UserError
 from strategies.config import UNBOUNDED, TeacherConfig
 
 Tensors = Mapping[str, Tensor]
+CLASS_MEANS, LAST_LAYERS = "class means", "last layers"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Aggregator(ABC):
         Whether `inform` is to be called before each round.
     reads : tuple of str
         Other groups, whose states are among the facts of a round.
+    limits : str
+        What of one site ``strategy.teacher.influence`` limits: `CLASS_MEANS`, `LAST_LAYERS`, or "".
     note : str or None
         A remark on the last ``finish`` for the log, such as why the state did not change.
     """
@@ -79,6 +82,7 @@ class Aggregator(ABC):
     robust: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
+    limits: ClassVar[str] = ""
 
     def __init__(self, options: Options) -> None:
         del options  # a rule that has some keeps them

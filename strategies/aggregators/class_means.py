@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from strategies.aggregators.acts_on_mean import ActsOnMean
-from strategies.aggregators.base import Options, RoundFacts, Tensors
+from strategies.aggregators.base import CLASS_MEANS, Options, RoundFacts, Tensors
 from strategies.aggregators.class_points import (
     COUNTS,
     PROTOTYPES,
@@ -32,6 +32,7 @@ class ClassMeans(ActsOnMean):
     """
 
     learns: ClassVar[bool] = True
+    limits: ClassVar[str] = CLASS_MEANS
 
     def __init__(self) -> None:
         super().__init__(Options())

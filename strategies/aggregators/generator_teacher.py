@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedstrata.support.seeds import derive_seed
-from strategies.aggregators.base import Options, Tensors
+from strategies.aggregators.base import LAST_LAYERS, Options, Tensors
 from strategies.aggregators.class_points import FEWEST
 from strategies.aggregators.teacher import Lesson, Teacher
 from strategies.config import TeacherConfig
@@ -164,6 +164,7 @@ class GeneratorTeacherOfEach(GeneratorTeacher):
 
     reads = ()
     needs_updates = (HEADS, LABELS)
+    limits = LAST_LAYERS
 
     def _taught_by(self, lesson: Lesson) -> tuple[Heads, Tensor]:
         sent, notes = clipped(lesson.updates[HEADS], lesson.bounds)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Options
+from strategies.aggregators.base import CLASS_MEANS, Options
 from strategies.aggregators.class_means import PROTOTYPES
 from strategies.aggregators.class_points import Points, points_of
 from strategies.aggregators.teacher import Lesson, Teacher
@@ -62,6 +62,7 @@ class HeadTeacherOfEach(HeadTeacher):
 
     reads = ()
     needs_updates = (PROTOTYPES,)
+    limits = CLASS_MEANS
 
     def _points(self, lesson: Lesson) -> Points:
         return lesson.class_points(PROTOTYPES)

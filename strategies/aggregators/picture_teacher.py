@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fedstrata.support.seeds import derive_seed
 from models.generators import PictureGenerator
-from strategies.aggregators.base import Options, Tensors
+from strategies.aggregators.base import CLASS_MEANS, Options, Tensors
 from strategies.aggregators.class_points import Points, points_of
 from strategies.aggregators.teacher import Lesson, Teacher
 
@@ -145,6 +145,7 @@ class PictureTeacherOfEach(PictureTeacher):
 
     reads = ()
     needs_updates = (PROJECTIONS,)
+    limits = CLASS_MEANS
 
     def _points(self, lesson: Lesson) -> Points:
         return lesson.class_points(PROJECTIONS)

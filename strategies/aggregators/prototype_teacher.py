@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedstrata.support.seeds import derive_seed
-from strategies.aggregators.base import Options, Tensors, copied
+from strategies.aggregators.base import CLASS_MEANS, Options, Tensors, copied
 from strategies.aggregators.class_means import PROTOTYPES
 from strategies.aggregators.class_points import Points
 from strategies.aggregators.teacher import Lesson, Teacher
@@ -53,6 +53,7 @@ class PrototypeTeacher(Teacher):
     """
 
     needs_updates = (PROTOTYPES,)
+    limits = CLASS_MEANS
 
     def __init__(
         self, epochs: int, batch_size: int, rate: float, margin: float, temperature: float

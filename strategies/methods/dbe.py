@@ -13,7 +13,7 @@ from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.losses import Extended
 from strategies.aggregators import Aggregator, make_aggregator
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import Groups, Made, Method, at_least, with_rest_in
 from strategies.site_round import LAST_LAYER, SiteRound
 
 MEANS = "means"
@@ -86,8 +86,7 @@ class DBE(Method):
     own_networks = True
 
     def __post_init__(self) -> None:
-        if not self.kappa >= 0:
-            raise UserError(f"method.kappa must be 0 or greater, got {self.kappa}")
+        at_least(0, self, "kappa")
         if not 0 < self.momentum <= 1:
             raise UserError(f"method.momentum must be above 0 and at most 1, got {self.momentum}")
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedstrata.support.errors import UserError
-from strategies.method import Groups, Method, with_rest_in
+from strategies.method import Groups, Method, at_least, with_rest_in
 from strategies.site_round import SiteRound
 
 OWN = "own"  # the personal model, in the site's memory
@@ -35,8 +34,7 @@ class Ditto(Method):
     predicts_with_received = False
 
     def __post_init__(self) -> None:
-        if not self.pull >= 0:
-            raise UserError(f"method.pull must be 0 or greater, got {self.pull}")
+        at_least(0, self, "pull")
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put all that is not frozen into ``common``."""

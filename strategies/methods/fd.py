@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.protocol.task_kinds import CLASSES, TaskKind
-from fedstrata.support.errors import UserError
+from fedstrata.protocol.task_kinds import TaskKind
 from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.losses import Extended
 from strategies.aggregators import Aggregator
 from strategies.aggregators.class_totals import MADE, MOST, ClassTotals
 from strategies.class_statistics import COUNTS, SUMS, ClassSums, means_of, note_class_sums
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import Groups, Made, Method, at_least, needs_classes, with_rest_in
 from strategies.site_round import SiteRound
 
 LOGITS = "logits"
@@ -60,8 +59,7 @@ class FD(Method):
     predicts_with_received = False
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise UserError(f"method.weight must be 0 or greater, got {self.weight}")
+        at_least(0, self, "weight")
 
     # -- the partition ---------------------------------------------------------------------------
 
@@ -80,11 +78,7 @@ class FD(Method):
 
     def check_task(self, kind: TaskKind) -> None:
         """Refuse tasks where not exactly one of several classes holds."""
-        if kind.name != CLASSES:
-            raise UserError(
-                f"method=fd learns from the mean outputs of each class, and a task of kind {kind.name} "
-                "has none: choose a method that needs no classes, such as method=ditto"
-            )
+        needs_classes(self, kind, "learns from the mean outputs of each class", "ditto")
 
     def judges_values(self, group: str) -> bool:
         """Return True for logits: refused as a whole, a site knows that it is in no sum."""

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from fedstrata.protocol.plan import OptimizerConfig
 from fedstrata.support.errors import UserError
 from models.groups import Partition, partition_tensors
-from strategies.method import Groups, Method
+from strategies.method import Groups, Method, at_least
 from strategies.site_round import SiteRound
 
 LOCAL, WEIGHTS = "local", "weights"  # in the site's memory
@@ -87,14 +87,10 @@ class FedALA(Method):
     own_networks = True
 
     def __post_init__(self) -> None:
-        for name, least in (("layers", 1), ("window", 2), ("most_passes", 1)):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"method.{name} must be {least} or greater, got {getattr(self, name)}"
-                )
-        for name in ("rate", "tolerance"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"method.{name} must be 0 or greater, got {getattr(self, name)}")
+        at_least(1, self, "layers")
+        at_least(2, self, "window")
+        at_least(1, self, "most_passes")
+        at_least(0, self, "rate", "tolerance")
         if not 0 < self.share <= 1:
             raise UserError(f"method.share must be above 0 and at most 1, got {self.share}")
 

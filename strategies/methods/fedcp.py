@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.support.errors import UserError
 from models.training.losses import Extended
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import Groups, Made, Method, at_least, with_rest_in
 from strategies.site_round import LAST_LAYER, SiteRound
 
 BANDWIDTHS = (10.0, 15.0, 20.0, 50.0)  # squared widths of the kernels, those of the authors' code
@@ -103,8 +102,7 @@ class FedCP(Method):
     own_networks = True
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise UserError(f"method.weight must be 0 or greater, got {self.weight}")
+        at_least(0, self, "weight")
 
     def extras(self, made: Made) -> nn.Module | None:
         """Return policy and personal head."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.protocol.task_kinds import CLASSES, TaskKind
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
 from strategies.aggregators import Aggregator, make_aggregator
@@ -22,7 +22,15 @@ from strategies.aggregators.generator_teacher import (
     Training,
 )
 from strategies.feature_generator import FeatureGenerator
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import (
+    Groups,
+    Made,
+    Method,
+    above_zero,
+    at_least,
+    needs_classes,
+    with_rest_in,
+)
 from strategies.site_round import LAST_LAYER, SiteRound
 
 GENERATOR = "generator"
@@ -82,14 +90,9 @@ class FedGen(Method):
     name = "fedgen"
 
     def __post_init__(self) -> None:
-        for name in ("weight", "diversity"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"method.{name} must be 0 or greater, got {getattr(self, name)}")
-        for name in ("noise", "hidden", "steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"method.{name} must be 1 or greater, got {getattr(self, name)}")
-        if not self.rate > 0:
-            raise UserError(f"method.rate must be above 0, got {self.rate}")
+        at_least(0, self, "weight", "diversity")
+        at_least(1, self, "noise", "hidden", "steps")
+        above_zero(self, "rate")
         if self.share not in SHARES:
             raise UserError(f"method.share is {' or '.join(SHARES)}, got {self.share!r}")
 
@@ -124,11 +127,7 @@ class FedGen(Method):
 
     def check_task(self, kind: TaskKind) -> None:
         """Refuse tasks without classes, and those where an example has several labels."""
-        if kind.name != CLASSES:
-            raise UserError(
-                f"method={self.name} generates features for each class, and a task of kind {kind.name} "
-                "has none: choose another method, such as method=lg_fedavg"
-            )
+        needs_classes(self, kind, "generates features for each class")
 
     # -- the site's half -------------------------------------------------------------------------
 

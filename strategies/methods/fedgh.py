@@ -7,14 +7,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedstrata.protocol.task_kinds import CLASSES, TaskKind
-from fedstrata.support.errors import UserError
+from fedstrata.protocol.task_kinds import TaskKind
 from models.groups import FOUR_GROUPS, Group, Scope
 from strategies.aggregators import Aggregator
 from strategies.aggregators.class_means import PROTOTYPES, ClassMeans
 from strategies.aggregators.head_teacher import HeadTeacher, HeadTeacherOfEach
 from strategies.class_statistics import ClassSums, note_class_sums
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import (
+    Groups,
+    Made,
+    Method,
+    above_zero,
+    at_least,
+    needs_classes,
+    with_rest_in,
+)
 from strategies.site_round import LAST_LAYER, SiteRound
 
 GLOBAL_HEAD = "global_head"
@@ -50,10 +57,8 @@ class FedGH(Method):
     name = "fedgh"
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise UserError(f"method.rate must be above 0, got {self.rate}")
-        if self.steps < 0:
-            raise UserError(f"method.steps must be 0 or greater, got {self.steps}")
+        above_zero(self, "rate")
+        at_least(0, self, "steps")
 
     # -- the partition ---------------------------------------------------------------------------
 
@@ -83,11 +88,7 @@ class FedGH(Method):
 
     def check_task(self, kind: TaskKind) -> None:
         """Refuse tasks without classes, and those where an example has several labels."""
-        if kind.name != CLASSES:
-            raise UserError(
-                f"method={self.name} trains a last layer on the mean features of each class, and a "
-                f"task of kind {kind.name} has none: choose another method, such as method=lg_fedavg"
-            )
+        needs_classes(self, kind, "trains a last layer on the mean features of each class")
 
     # -- the site's half -------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.support.errors import UserError
-from strategies.method import Groups, Made
+from strategies.method import Groups, Made, at_least
 from strategies.shared_model import Mutual, Seen, check_model, divergence
 from strategies.site_round import LAST_LAYER, SiteRound
 
@@ -52,9 +51,7 @@ class FedKD(Mutual):
     name = "fedkd"
 
     def __post_init__(self) -> None:
-        for name in ("distillation", "hidden"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"method.{name} must be 0 or greater, got {getattr(self, name)}")
+        at_least(0, self, "distillation", "hidden")
         check_model(self.model)
 
     def extras(self, made: Made) -> nn.Module | None:

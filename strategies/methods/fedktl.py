@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.protocol.task_kinds import CLASSES, TaskKind
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
 from models.freezing import split_before
 from models.generators import PictureGenerator, open_generator
@@ -30,7 +30,15 @@ from strategies.aggregators.picture_teacher import (
 )
 from strategies.angular import Angular, unit, with_margin
 from strategies.class_statistics import ClassSums, note_class_sums
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import (
+    Groups,
+    Made,
+    Method,
+    above_zero,
+    at_least,
+    needs_classes,
+    with_rest_in,
+)
 from strategies.site_round import LAST_LAYER, SiteRound
 
 GROUP = "pictures"
@@ -94,15 +102,9 @@ class FedKTL(Method):
     own_networks = True
 
     def __post_init__(self) -> None:
-        for name in ("weight", "margin", "pull"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"method.{name} must be 0 or greater, got {getattr(self, name)}")
-        for name in ("scale", "rate"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"method.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("latent", "steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"method.{name} must be 1 or greater, got {getattr(self, name)}")
+        at_least(0, self, "weight", "margin", "pull")
+        above_zero(self, "scale", "rate")
+        at_least(1, self, "latent", "steps")
 
     # -- the partition ---------------------------------------------------------------------------
 
@@ -135,11 +137,7 @@ class FedKTL(Method):
 
     def check_task(self, kind: TaskKind) -> None:
         """Refuse tasks without classes, and those where an example has several labels."""
-        if kind.name != CLASSES:
-            raise UserError(
-                f"method={self.name} makes a picture of each class, and a task of kind {kind.name} has "
-                "none: choose another method, such as method=lg_fedavg"
-            )
+        needs_classes(self, kind, "makes a picture of each class")
 
     # -- the site's half -------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from strategies.class_statistics import (
     membership,
     note_class_sums,
 )
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import Groups, Made, Method, at_least, with_rest_in
 from strategies.site_round import SiteRound
 
 PREDICT = ("head", "nearest")
@@ -93,8 +93,7 @@ class FedProto(Method):
     measures_memory = False
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise UserError(f"method.weight must be 0 or greater, got {self.weight}")
+        at_least(0, self, "weight")
         if self.predict not in PREDICT:
             raise UserError(
                 f"method.predict must be one of {', '.join(PREDICT)}, got {self.predict!r}"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.metrics import logits_of
 from strategies.aggregators import Aggregator
 from strategies.aggregators.proximal_weight import MU, ProximalWeight
-from strategies.method import Groups, Made, Method, Penalty
+from strategies.method import Groups, Made, Method, Penalty, above_zero, at_least
 from strategies.site_round import SiteRound
 
 PROXIMAL = "proximal"
@@ -55,10 +54,8 @@ class FedProx(Method):
     name = "fedprox"
 
     def __post_init__(self) -> None:
-        if not self.mu >= 0:
-            raise UserError(f"method.mu must be 0 or greater, got {self.mu}")
-        if not self.step > 0:
-            raise UserError(f"method.step must be above 0, got {self.step}")
+        at_least(0, self, "mu")
+        above_zero(self, "step")
 
     # -- the partition ---------------------------------------------------------------------------
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedstrata.support.errors import UserError
 from models.groups import Group, Scope
 from strategies.aggregators import Aggregator
 from strategies.aggregators.class_means import COUNTS, PROTOTYPES, SUMS
 from strategies.aggregators.prototype_teacher import KNOWN, LEARNED, PrototypeTeacher
 from strategies.class_statistics import ClassSums
-from strategies.method import Groups, Made, with_rest_in
+from strategies.method import Groups, Made, above_zero, at_least, with_rest_in
 from strategies.methods.fedproto import FedProto
 
 LEARNED_PROTOTYPES = "learned_prototypes"
@@ -67,14 +66,9 @@ class FedTGP(FedProto):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"method.{name} must be 1 or greater, got {getattr(self, name)}")
-        for name in ("rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"method.{name} must be above 0, got {getattr(self, name)}")
-        if not self.margin >= 0:
-            raise UserError(f"method.margin must be 0 or greater, got {self.margin}")
+        at_least(1, self, "epochs", "batch_size")
+        above_zero(self, "rate", "temperature")
+        at_least(0, self, "margin")
 
     def known_groups(self) -> Mapping[str, Group]:
         """Return those of FedProto, and the prototypes that the server learns."""

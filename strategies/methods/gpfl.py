@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.protocol.task_kinds import CLASSES, TaskKind
-from fedstrata.support.errors import UserError
+from fedstrata.protocol.task_kinds import TaskKind
 from models.training.losses import Extended
-from strategies.method import Groups, Made, Method, with_rest_in
+from strategies.method import Groups, Made, Method, at_least, needs_classes, with_rest_in
 from strategies.site_round import LAST_LAYER, SiteRound
 
 
@@ -95,17 +94,11 @@ class GPFL(Method):
     own_networks = True
 
     def __post_init__(self) -> None:
-        for name in ("magnitude", "decay"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"method.{name} must be 0 or greater, got {getattr(self, name)}")
+        at_least(0, self, "magnitude", "decay")
 
     def check_task(self, kind: TaskKind) -> None:
         """Refuse tasks without classes."""
-        if kind.name != CLASSES:
-            raise UserError(
-                f"method=gpfl learns an embedding for each class, and a task of kind {kind.name} has "
-                "none: choose a method that needs no classes, such as method=dbe"
-            )
+        needs_classes(self, kind, "learns an embedding for each class", "dbe")
 
     def extras(self, made: Made) -> nn.Module | None:
         """Return the embeddings, and the networks of scale and shift."""

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.support.errors import UserError
 from models.freezing import split_before
 from models.training.losses import Extended
-from strategies.method import Method
+from strategies.method import Method, above_zero, at_least
 from strategies.site_round import LAST_LAYER, SiteRound
 
 LAST = "last"  # the body after the site's last training, in the site's memory
@@ -64,10 +63,8 @@ class Moon(Method):
     own_networks = True
 
     def __post_init__(self) -> None:
-        if not self.mu >= 0:
-            raise UserError(f"method.mu must be 0 or greater, got {self.mu}")
-        if not self.temperature > 0:
-            raise UserError(f"method.temperature must be above 0, got {self.temperature}")
+        at_least(0, self, "mu")
+        above_zero(self, "temperature")
 
     def train(self, site: SiteRound) -> None:
         """Train with the term, and keep the body for the next round."""

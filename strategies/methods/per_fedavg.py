@@ -14,7 +14,7 @@ from torch.func import functional_call
 from fedstrata.support.errors import UserError
 from models.freezing import trained_norms
 from models.training.losses import Extended
-from strategies.method import Method
+from strategies.method import Method, above_zero, at_least
 from strategies.site_round import SiteRound
 
 FIRST, HESSIAN_FREE = "first", "hessian_free"
@@ -78,14 +78,12 @@ class PerFedAvg(Method):
     measures_memory = False
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise UserError(f"method.alpha must be 0 or greater, got {self.alpha}")
+        at_least(0, self, "alpha")
         if self.second_order not in PARTS:
             raise UserError(
                 f"method.second_order must be {' or '.join(PARTS)}, got {self.second_order!r}"
             )
-        if not self.delta > 0:
-            raise UserError(f"method.delta must be above 0, got {self.delta}")
+        above_zero(self, "delta")
 
     # -- training --------------------------------------------------------------------------------
 

@@ -144,9 +144,19 @@ def layer_norm(x: Numbers, p: Parameters, name: str) -> Numbers:
 
 def cross_entropy(outputs: Numbers, labels: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy."""
+    return float(-log_chances(outputs)[np.arange(len(labels)), labels].mean())
+
+
+def log_chances(outputs: Numbers) -> Numbers:
+    """Return the logarithms of the chances of classes."""
     shifted = outputs - outputs.max(1, keepdims=True)
-    log_shares = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return float(-log_shares[np.arange(len(labels)), labels].mean())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+def divergence(teacher: Numbers, learner: Numbers) -> float:
+    """Return KL(teacher || learner): the sum over the classes and the mean over the examples."""
+    q, p = log_chances(teacher), log_chances(learner)
+    return float((np.exp(q) * (q - p)).sum(1).mean())
 
 
 def gradient(loss: Callable[[Parameters], float], at: Parameters) -> Parameters:

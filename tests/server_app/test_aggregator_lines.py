@@ -48,6 +48,28 @@ def test_knowledge_is_named_beside_robust_layers(method: list[str], group: str) 
     assert lines(*method) == []
 
 
+@pytest.mark.parametrize(
+    ("more", "far"),
+    [
+        ([], "through last layers, within strategy.teacher.influence=clip, although task bear one"),
+        (["strategy.teacher.influence=none"], "as it likes, although task bear one"),
+        (["method.each_site=false"], "as far as what it is made of: label_counts, task, although"),
+        (
+            ["method.each_site=false", "method.counts=false"],
+            "as far as what it is made of: task, a",
+        ),
+    ],
+)
+def test_what_limits_one_site_in_what_the_server_learns_is_named(more: list[str], far: str) -> None:
+    line, *of_counts = lines("strategy=robust", "method=fedgen", *more)
+    assert line.startswith("generator: GeneratorTeacher")
+    assert f"bears no bad site, which can move it {far}" in line
+    assert all(
+        "label_counts: FedAvg bears no bad site, which can move it as it likes" in each
+        for each in of_counts
+    )
+
+
 def test_a_group_of_layers_that_is_left_out_is_named_with_what_to_write() -> None:
     chosen = [
         "groups.task=[head.out]",

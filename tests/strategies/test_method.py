@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from torch import nn
 
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
 from server_app.compose import compose
 from strategies import methods
-from strategies.method import check_crossing, remarks
+from strategies.method import Method, above_zero, at_least, check_crossing, needs_classes, remarks
 from strategies.methods import make_method
 from tests.helpers.prototypes import FedProto
 from tests.helpers.runs import SMALL, states
@@ -103,3 +105,37 @@ def test_layers_that_would_change_no_measure_do_not_cross() -> None:
         check_crossing(ditto, "updates")
     check_crossing(ditto, "models")
     check_crossing(make_method({"name": "fedavg"}), "updates")
+
+
+@dataclass(frozen=True)
+class Numbers(Method):
+    """A method with two numbers."""
+
+    weight: float
+    steps: int
+
+    name = "numbers"
+
+
+def test_numbers_out_of_their_range_are_named() -> None:
+    at_least(0, Numbers(0.0, 0), "weight", "steps")
+    at_least(1, Numbers(0.0, 1), "steps")
+    above_zero(Numbers(1e-9, 1), "weight", "steps")
+    for weight in (-1e-9, math.nan):
+        with pytest.raises(UserError, match=rf"^method\.weight must be 0 or greater, got {weight}"):
+            at_least(0, Numbers(weight, 0), "steps", "weight")
+    with pytest.raises(UserError, match=r"^method\.steps must be 2 or greater, got 1$"):
+        at_least(2, Numbers(2.0, 1), "weight", "steps")
+    for weight in (0.0, math.nan):
+        with pytest.raises(UserError, match=rf"^method\.weight must be above 0, got {weight}$"):
+            above_zero(Numbers(weight, 1), "steps", "weight")
+
+
+def test_a_method_that_needs_classes_says_what_for() -> None:
+    needs_classes(Numbers(1.0, 1), TaskKind("classes"), "counts classes")
+    with pytest.raises(UserError) as found:
+        needs_classes(Numbers(1.0, 1), TaskKind("labels"), "counts classes", "ditto")
+    assert str(found.value) == (
+        "method=numbers counts classes, and a task of kind labels has none: choose a method that needs "
+        "no classes, such as method=ditto"
+    )

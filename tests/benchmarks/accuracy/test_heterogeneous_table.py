@@ -92,4 +92,4 @@ def test_the_orders_of_the_papers_are_said() -> None:
     assert "fedtgp over fedproto, as in the papers, holds here: +15.00 points." in text
     assert "fedktl over fedtgp, as in the papers, does not hold here: -5.00 points." in text
     assert "Best here: fedtgp; best in the papers: fedktl." in text
-    assert "Fewer seeds are finished of: local, fedproto, fedtgp, fedktl." in text
+    assert "1 seed only: local, fedproto, fedtgp, fedktl." in text

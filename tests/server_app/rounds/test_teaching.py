@@ -12,6 +12,7 @@ from torch import nn
 
 from fedstrata.support.errors import UserError
 from models.groups import Group, Partition, Scope, partition_tensors
+from server_app.compose import compose
 from server_app.rounds.contribution import Contribution
 from server_app.rounds.state import ServerState
 from server_app.rounds.teaching import check_teacher, teaching_lines
@@ -160,6 +161,33 @@ def test_the_log_says_what_bounds_the_servers_learning() -> None:
     assert all("are the median of the sites" in line for line in lines(3, median))
     assert all("count as they are" in line for line in lines(3, none))
     assert all("a node sends the sum over its sites" in line for line in lines(3, cohorts=True))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "group", "words"),
+    [
+        (["method=fedktl", "method.each_site=true"], "pictures", "class means are the median of"),
+        (["method=fedgh", "method.each_site=true"], "global_head", "class means are the median of"),
+        (
+            ["method=fedgen", "method.each_site=true"],
+            "generator",
+            "one site's last layers are cut to 3",
+        ),
+        (["method=fedgen", "method.each_site=false"], "generator", "takes at most 30 s a round"),
+    ],
+)
+def test_of_every_teacher_is_said_what_of_one_site_is_limited(
+    overrides: list[str], group: str, words: str
+) -> None:
+    method = methods.make_method(compose("faces", [*SMALL, *overrides]).method)
+    teacher = method.aggregator(group, lambda: make_aggregator("fedavg", {}))
+    keys = {each: each for each in (group, *teacher.needs_updates)}  # type: ignore[attr-defined]
+    none: dict[str, dict[str, torch.Tensor]] = {each: {} for each in keys}
+    bounds = replace(BOUNDS, influence="median")
+    sites = {f"site-{n}": keys for n in range(3)}
+    (line,) = teaching_lines({group: teacher}, none, sites, bounds, cohorts=False)
+    assert words in line
+    assert ("one site" in line or "median" in line) == bool(teacher.limits)
 
 
 def test_what_cannot_fit_into_memory_is_refused_before_round_1() -> None:

@@ -21,6 +21,7 @@ from tests.helpers.method_rounds import (
     assert_close,
     cross_entropy,
     data_of,
+    divergence,
     features,
     gradient,
     linear,
@@ -48,12 +49,6 @@ def shared_features(x: Numbers, p: Parameters) -> Numbers:
 def both_outputs(x: Numbers, p: Parameters) -> tuple[Numbers, Numbers]:
     shared = linear(shared_features(x, p), p, "extras.shared.head.out")
     return linear(features(x, p), p, "head.out"), shared
-
-
-def divergence(teacher: Numbers, learner: Numbers) -> float:
-    q, p = (x - x.max(1, keepdims=True) for x in (teacher, learner))
-    q, p = (x - np.log(np.exp(x).sum(1, keepdims=True)) for x in (q, p))
-    return float((np.exp(q) * (q - p)).sum(1).mean())
 
 
 def test_a_round_of_two_sites_is_that_of_numpy() -> None:

@@ -25,6 +25,7 @@ from tests.helpers.method_rounds import (
     assert_close,
     cross_entropy,
     data_of,
+    divergence,
     features,
     gradient,
     linear,
@@ -52,17 +53,6 @@ def outputs_of_own(x: Numbers, p: Parameters) -> Numbers:
 def outputs_of_shared(x: Numbers, p: Parameters) -> Numbers:
     hidden = np.maximum(linear(x, p, "extras.shared.fc1"), 0)
     return linear(hidden, p, "extras.shared.head.out")
-
-
-def log_chances(outputs: Numbers) -> Numbers:
-    shifted = outputs - outputs.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
-
-
-def divergence(teacher: Numbers, learner: Numbers) -> float:
-    """Return the sum over the classes and the mean over the examples."""
-    q, p = log_chances(teacher), log_chances(learner)
-    return float((np.exp(q) * (q - p)).sum(1).mean())
 
 
 def test_a_round_of_two_sites_is_that_of_numpy() -> None:
