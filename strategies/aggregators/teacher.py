@@ -131,8 +131,8 @@ class Teacher(Aggregator):
             raise ValueError(f"site {site!r} was heard of {group!r} already")
         self._answered[site] = examples
         self._bytes += sum(tensor.nbytes for tensor in update.values())
+        heard[site] = update
         # Where it is too much nothing is kept, so that the order of arrival does not matter.
-        heard[site] = update if self._fits() else {}
         if not self._fits():
             self._heard = {group: {each: {} for each in of} for group, of in self._heard.items()}
 

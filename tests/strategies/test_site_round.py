@@ -106,8 +106,9 @@ def test_pictures_are_normalized_as_the_sites_own(site: SiteRound) -> None:
     pictures = torch.rand(2, 3, 2, 2)
     assert torch.equal(site.as_inputs(pictures), pictures)
     site.picture_scale = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
-    expected = (pictures[:, 1] - 0.2) / 1.0
-    assert torch.allclose(site.as_inputs(pictures)[:, 1], expected)
+    found = site.as_inputs(pictures)
+    for channel, (mean, std) in enumerate(zip(*site.picture_scale, strict=True)):
+        assert torch.allclose(found[:, channel], (pictures[:, channel] - mean) / std)
 
 
 def test_a_second_model_begins_as_the_first_and_is_kept_without_what_is_frozen(

@@ -190,3 +190,12 @@ def test_the_rounds_of_accepted_updates_arrive() -> None:
 def test_an_order_without_a_round_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="plan or round has the wrong type"):
         orders.read_order(cohort_order(**changes))
+
+
+def test_only_a_cross_site_table_is_of_a_deployed_model() -> None:
+    message = order_of(None)
+    message.content["order"]["keep"] = orders.DEPLOYED  # type: ignore[index]
+    with pytest.raises(UserError, match="best, state or keep is none"):
+        orders.read_order(message)
+    message.content["order"]["of"] = "north"  # type: ignore[index]
+    assert orders.read_order(message).keep == orders.DEPLOYED

@@ -90,3 +90,14 @@ def test_whatever_a_site_sends_its_points_are_finite_and_weigh_at_most_its_examp
     assert float(points.weights.sum()) <= 7 + 1e-9
     cut, _ = limited({**GOOD, "odd": points}, CLIP)
     assert np.linalg.norm(cut.means.numpy(), axis=1).max() <= 2 * 2**24
+
+
+def test_a_class_with_a_mean_that_is_too_large_or_with_fewer_than_no_examples_has_no_point() -> (
+    None
+):
+    sums = torch.tensor([[1.0, 2.0], [0.0, 1e30], [1.0, 1.0], [0.0, 0.0]])
+    counts = torch.tensor([0.5, 1e-3, -0.5, 0.0])
+    points = points_of({SUMS: sums, COUNTS: counts}, 8)
+    assert points.classes.tolist() == [0]
+    assert points.means.tolist() == [[2, 4]]
+    assert points.weights.tolist() == [4]

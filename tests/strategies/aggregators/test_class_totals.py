@@ -10,6 +10,7 @@ from strategies.aggregators.base import RoundFacts
 from strategies.aggregators.class_means import COUNTS, SUMS
 from strategies.aggregators.class_totals import MADE, MOST, ClassTotals
 
+TOTALS = {SUMS: torch.tensor([[6.0], [0.0]]), COUNTS: torch.tensor([4.0, 0.0])}
 START = {
     SUMS: torch.full((2, 1), 7.0),
     COUNTS: torch.full((2,), 7.0),
@@ -50,3 +51,8 @@ def test_a_site_that_counts_as_fewer_examples_adds_as_many() -> None:
     found = after({"a": 4, "b": 4})
     assert found[COUNTS].tolist() == pytest.approx([4 + 1, 3])
     assert float(found[MOST]) == 4
+
+
+def test_the_norm_that_is_bounded_is_that_of_the_means() -> None:
+    judged = ClassTotals().judged(TOTALS)
+    assert {name: tensor.tolist() for name, tensor in judged.items()} == {SUMS: [[1.5], [0.0]]}

@@ -172,3 +172,26 @@ def test_a_class_that_nobody_has_is_taught_by_all_alike() -> None:
     outputs = heads(torch.ones(1, FEATURES), torch.tensor([2]))
     only = HEADS["a"]["head.out.weight"].sum(1) + HEADS["a"]["head.out.bias"]
     assert outputs[0].tolist() == pytest.approx(only.tolist())
+
+
+@pytest.mark.parametrize(
+    ("sent", "counted"),
+    [([30.0, 30.0, 60.0], [0.25, 0.25, 0.5]), ([-8.0, 0.25, 0.0], [0.0, 0.25, 0.0])],
+)
+def test_a_site_counts_as_no_more_examples_than_it_has(
+    sent: list[float], counted: list[float]
+) -> None:
+    honest, lying = ({**LABELS, "a": {COUNTS: torch.tensor(each)}} for each in (counted, sent))
+    made = []
+    for labels in (honest, lying):
+        teacher = GeneratorTeacherOfEach("head.out", empty, TRAINING)
+        teacher.inform(RoundFacts(2, 7, 30, {}))
+        teacher.begin(current(), {})
+        for site in EXAMPLES:
+            teacher.hear(site, "task", HEADS[site], EXAMPLES[site])
+            teacher.hear(site, "label_counts", labels[site], EXAMPLES[site])
+        made.append(teacher.learn({}))
+    one, other = made
+    assert one is not None
+    assert other is not None
+    assert all(torch.equal(one[name], other[name]) for name in one)

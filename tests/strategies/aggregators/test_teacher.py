@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -154,8 +155,13 @@ def test_what_is_above_the_norm_is_left_out_and_the_teacher_is_as_before() -> No
 def test_where_updates_take_too_much_memory_nothing_is_learned_in_any_order(order: str) -> None:
     teacher = OfEach()
     bounded(teacher)
+    kept: list[weakref.ref[Tensor]] = []
     for site in order:
-        teacher.hear(site, "common", {"fc.bias": torch.ones(2)}, 1)
+        sent = torch.ones(2)
+        teacher.hear(site, "common", {"fc.bias": sent}, 1)
+        kept.append(weakref.ref(sent))
+        del sent
+    assert [each() for each in kept] == [None, None]
     assert teacher.learn({}) is None
     assert teacher.note == (
         "the updates of 2 sites take 1.6e-05 MB, at most 1e-05 are kept "

@@ -20,7 +20,7 @@ from strategies.aggregators import RoundFacts, make_aggregator
 from strategies.aggregators.class_totals import MADE, MOST
 from strategies.class_statistics import COUNTS, SUMS
 from strategies.methods import make_method
-from strategies.methods.fd import FD
+from strategies.methods.fd import FD, _targets
 from strategies.site_round import SiteRound
 from tests.helpers.method_rounds import (
     CLASSES,
@@ -255,3 +255,23 @@ def test_tasks_without_classes_are_refused(kind: str) -> None:
 def test_its_weight_is_checked() -> None:
     with pytest.raises(UserError, match=r"method\.weight must be 0 or greater, got -1"):
         make_method({"name": "fd", "weight": -1.0})
+
+
+def test_what_the_server_says_of_the_sums_is_not_sent_back() -> None:
+    site = site_in(2, 0, {MADE: torch.ones(1), MOST: torch.full((1,), 9.0)})
+    METHOD.train(site)
+    found = tensors_of(site)
+    assert not found[MADE].any()
+    assert not found[MOST].any()
+
+
+def test_a_rest_of_rounding_is_no_class() -> None:
+    """Half an example, and a millionth of the examples of a class, are none."""
+    start = {
+        SUMS: torch.tensor([[0.5, 0.0, 0.0], [0.6, 0.0, 0.0], [3.0, 0.0, 0.0]]),
+        COUNTS: torch.tensor([0.5, 0.6, 1.0]),
+    }
+    _, there = _targets(site_in(2, 0, start), {})
+    assert there.tolist() == [False, True, True]
+    assert METHOD.judges_values("logits")
+    assert not METHOD.judges_values("common")

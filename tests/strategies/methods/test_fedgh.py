@@ -100,6 +100,8 @@ def test_only_class_means_leave_and_only_the_last_layer_arrives() -> None:
     assert METHOD.sent_groups(partition) == ("prototypes",)
     assert partition.names(GLOBAL_HEAD) == HEAD
     assert GLOBAL_HEAD in DOWN_ONLY
+    assert METHOD.trains_what_it_received(GLOBAL_HEAD)
+    assert not METHOD.trains_what_it_received("prototypes")
     assert set(partition.kept_names()) == {"fc1.weight", "fc1.bias"}
     assert set(HEAD) <= site.trainable().keys()
 
