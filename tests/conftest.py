@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,12 +54,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+DISK = SimpleNamespace(total=2**40, used=2**39, free=2**39)
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep caches and runs of a test away from those of the user."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FEDSTRATA_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def free_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let half of a disk be free: what is kept there must not depend on that of this machine."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK)
 
 
 @pytest.fixture(autouse=True, scope="session")
