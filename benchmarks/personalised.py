@@ -17,6 +17,7 @@ import conf
 from benchmarks.accuracy import personalised_sets, pfllib, prepare
 from benchmarks.accuracy.personalised_sets import PersonalSet, cases
 from benchmarks.accuracy.personalised_table import PersonalTable
+from benchmarks.flower.local_simulator import LocalSimulator
 from benchmarks.flower.simulator import Finished, Simulator
 from benchmarks.report.command_line import (
     Parser,
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser().error(
                 f"--nodes: {table.dataset.sites} sites are not {options.nodes} equal parts"
             )
-    simulator = (Finished if options.finished else Simulator)(work, gpus=options.gpus)
+    simulator = (Finished if options.finished else LocalSimulator)(work, gpus=options.gpus)
     play(parser(), options, tables, simulator)
 
 
