@@ -16,7 +16,7 @@ from benchmarks.accuracy import heterogeneous_sets as sets
 from benchmarks.accuracy.heterogeneous_sets import HeterogeneousSet
 from benchmarks.accuracy.heterogeneous_table import HeterogeneousTable
 from benchmarks.accuracy.htfllib import FinishedHtPeer, HtPeer
-from benchmarks.accuracy.personalised_sets import cases, method_of
+from benchmarks.accuracy.personalised_sets import FOR_DIFFERENT_NETWORKS, cases, method_of
 from benchmarks.accuracy.study import Case
 from benchmarks.flower.local_simulator import LocalSimulator
 from benchmarks.flower.simulator import Finished
@@ -33,10 +33,7 @@ from fedstrata.support.errors import UserError
 
 SETS = tuple(f"{name}-{scheme}" for name in ("har", "mnist") for scheme in sets.SCHEMES)
 BESIDE = "htfe2-dirichlet"  # with the networks that HtFLlib has as well
-METHODS = (
-    *("local", "lg_fedavg", "fd", "fedproto", "fedtgp", "fedgh", "fedgen", "fml", "fedkd"),
-    "fedktl",
-)
+METHODS = ("local", "lg_fedavg", *FOR_DIFFERENT_NETWORKS)
 RATES = (0.01, 0.05)
 QUICK_METHODS = ("local", "lg_fedavg", "fedproto")
 

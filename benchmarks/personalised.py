@@ -34,15 +34,20 @@ SETS = ("har", "mnist", "pacs", "faces")
 LARGE = "cifar100"  # 2,000 rounds, for a GPU
 READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs", LARGE: "--cifar100"}
 FIRST = ("local", "fedavg")  # the rows that all others are compared with
-NOT_COMPARED = ("layers",)  # with all layers common it is fedavg
+# With all layers common `layers` is fedavg.
+NOT_COMPARED = ("layers", *personalised_sets.FOR_DIFFERENT_NETWORKS)
 RATES = (0.005, 0.02, 0.08)
 QUICK_METHODS = ("local", "fedavg", "fedper")
 
 
 def methods() -> tuple[str, ...]:
-    """Return the methods of conf/method, those that are compared with first."""
-    found = sorted(path.stem for path in Path(conf.__file__).parent.glob("method/*.yaml"))
-    return (*FIRST, *(name for name in found if name not in (*FIRST, *NOT_COMPARED)))
+    """Return the methods that are compared here, those that all are compared with first."""
+    return (*FIRST, *(name for name in existing() if name not in (*FIRST, *NOT_COMPARED)))
+
+
+def existing() -> list[str]:
+    """Return the methods of conf/method."""
+    return sorted(path.stem for path in Path(conf.__file__).parent.glob("method/*.yaml"))
 
 
 def parser() -> Parser:
@@ -57,7 +62,7 @@ def parser() -> Parser:
         "--methods",
         nargs="+",
         default=methods(),
-        help="of conf/method, as fedprox or fedprox:mu=0.1; all when omitted",
+        help="of conf/method, as fedprox or fedprox:mu=0.1; all for one network when omitted",
     )
     made.add_argument(
         "--rates",
@@ -135,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     needed = [READS[name] for name in options.sets if name in READS and not options.quick]
     check_data(parser(), options, needed)
     try:
-        chosen = cases(options.methods, methods())
+        chosen = cases(options.methods, existing())
     except UserError as error:
         parser().error(f"--methods: {error}")
     peer = _peer(options)

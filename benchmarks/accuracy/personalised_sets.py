@@ -26,6 +26,8 @@ TRAINING = (
 # With BatchNorm, a last batch of two or three windows can have a gradient that undoes all rounds.
 CLIPPED = "train.clip=5.0"
 NEEDS_NORMALIZATION = ("fedbn",)
+# The methods for sites with different networks: benchmarks.heterogeneous compares them.
+FOR_DIFFERENT_NETWORKS = ("fd", "fedproto", "fedtgp", "fedgh", "fedgen", "fml", "fedkd", "fedktl")
 
 
 @dataclass(frozen=True)
