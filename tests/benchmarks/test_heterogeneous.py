@@ -9,11 +9,15 @@ import pytest
 from benchmarks import heterogeneous
 from benchmarks.accuracy.study import Case
 from benchmarks.heterogeneous import METHODS, main, needed, with_last_layer
-from benchmarks.personalised import methods
+from benchmarks.personalised import existing, methods
 
 
 def test_its_methods_exist() -> None:
-    assert set(METHODS) <= set(methods())
+    assert set(METHODS) <= set(existing())
+
+
+def test_every_method_is_compared_somewhere() -> None:
+    assert {*METHODS, *methods(), "layers"} == set(existing())
 
 
 def test_only_the_last_layer_has_one_shape_everywhere() -> None:
