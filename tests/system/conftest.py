@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.flower.processes import Processes
+from benchmarks.flower.processes import PROGRAMS, Processes
 from tests.system import federation
 
 
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Simulation:
-    """A finished run of `flwr run . --stream`: its log, its output folder and its results."""
+    """A finished run on this machine: its log, its output folder and its results."""
 
     processes: Processes
     log: str
@@ -45,7 +45,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 @pytest.fixture(scope="session")
 def simulation(local: Processes, body: Path) -> Simulation:
-    """Run the small federation in Flower's local simulation."""
+    """Run the small federation by `flwr run`, in Flower's local simulation."""
     output = local.folder / "output"
     started = local.flwr_run(
         "simulation",
@@ -56,4 +56,14 @@ def simulation(local: Processes, body: Path) -> Simulation:
     log = local.finish(started, seconds=480)
     if not list(output.glob("*/results.json")):
         raise AssertionError(f"no results.json\n{local.logs()}")
+    return Simulation(local, log, output, federation.read_results(output))
+
+
+@pytest.fixture(scope="session")
+def engine(local: Processes, body: Path) -> Simulation:
+    """Run the small federation by `fedstrata run`, in processes of its own."""
+    output = local.folder / "engine"
+    words = ["run", f"output-dir={output}", "--nodes", "3", *federation.overrides(body).split()]
+    started = local.start("engine", [str(PROGRAMS / "fedstrata"), *words])
+    log = local.finish(started, seconds=300)
     return Simulation(local, log, output, federation.read_results(output))

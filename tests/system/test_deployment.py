@@ -276,21 +276,19 @@ def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
 # -- what it computes ------------------------------------------------------------------------------
 
 
-def test_a_deployment_measures_what_the_simulation_measures(
-    whole: Run, simulation: Simulation
+def test_a_deployment_and_both_simulations_give_the_same_bits(
+    testbed: Testbed, whole: Run, simulation: Simulation, engine: Simulation
 ) -> None:
-    deployed, simulated = (
-        federation.measured(whole.results),
-        federation.measured(simulation.results),
-    )
+    deployed = federation.measured(whole.results)
     assert len(deployed) > 100
     assert sum(name.startswith("deployment") for name in deployed) > 30
     # Without `train.threads`, Flower's actors have other threads than the sites' processes.
-    for numbers in (deployed, simulated):
-        threads = [value for name, value in numbers.items() if name.endswith("numerics.threads")]
-        assert threads == [1] * len(threads)
-        assert len(threads) == len(SITES) * 4  # two rounds, the end, fine-tuning
-    assert deployed == simulated
+    threads = [value for name, value in deployed.items() if name.endswith("numerics.threads")]
+    assert threads == [1] * len(SITES) * 4  # two rounds, the end, fine-tuning
+    expected = states(testbed.output, whole.name)
+    for simulated in (simulation, engine):
+        assert federation.measured(simulated.results) == deployed
+        assert same(states(simulated.output, simulated.results["run"]), expected)
 
 
 # -- what survives ---------------------------------------------------------------------------------
