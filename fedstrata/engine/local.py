@@ -21,6 +21,7 @@ PATIENCE = 8.0  # seconds for a process to end before it is killed
 AT_ONCE = 10.0  # a worker that ends within so many seconds of its start has not really begun
 TRIES = 3  # of such starts in a row
 COMPLETED, FAILED, RUNNING = "finished:completed", "finished:failed", "running"
+MEMORY = Path("/dev/shm")
 PRELOADED = "fedstrata.engine.preloaded"
 
 
@@ -53,6 +54,7 @@ class LocalEngine:
             with _defaults(OMP_NUM_THREADS=str(self.cpus), OMP_WAIT_POLICY="PASSIVE"):
                 forkserver.ensure_running()
             self.folder = Path(tempfile.mkdtemp(prefix="fedstrata-"))
+            self._shared = _in_memory(self.folder)
         except OSError as error:  # a socket's path has some 100 characters at most
             raise UserError(
                 f"the processes of a simulation cannot have sockets in {tempfile.gettempdir()} "
@@ -76,7 +78,9 @@ class LocalEngine:
             A file to which all processes append.
         """
         count = worker_count(nodes, self.cpus, self.gpus, len(self._devices))
-        self._simulation = Simulation(self.folder, log, dict(run_config), nodes, count)
+        self._simulation = Simulation(
+            self.folder, self._shared, log, dict(run_config), nodes, count
+        )
         self._server = self._context.Process(target=serve, args=(self._simulation,))
         self._server.start()
         self._workers = [_Worker(number, self._devices_of(number)) for number in range(count)]
@@ -123,7 +127,8 @@ class LocalEngine:
             if each.exitcode is None:
                 each.kill()
                 each.join()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for each in (self.folder, self._shared):
+            shutil.rmtree(each, ignore_errors=True)
 
     def _devices_of(self, worker: int) -> str:
         if not self.gpus:
@@ -188,6 +193,14 @@ def _defaults(**variables: str) -> Iterator[None]:
     finally:
         for name in new:
             del os.environ[name]
+
+
+def _in_memory(otherwise: Path) -> Path:
+    """Return a new folder of this user alone in memory; ``otherwise`` where there is no memory."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="fedstrata-", dir=MEMORY))
+    except OSError:  # not Linux
+        return otherwise
 
 
 def _devices(gpus: float) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedstrata.engine.channel import Channel
 from fedstrata.support.said_lines import VARIABLE
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Simulation:
     ----------
     folder : Path
         A short path of this user's own: the socket lies there, and what is said to people.
+    shared : Path
+        A folder in memory, where there is one: large tensors go through it.
     log : Path
         Where everything else is written.
     run_config : mapping of str to str
@@ -44,6 +48,7 @@ class Simulation:
     """
 
     folder: Path
+    shared: Path
     log: Path
     run_config: Mapping[str, str]
     nodes: int
@@ -59,10 +64,15 @@ class Simulation:
         """What the ServerApp says to people."""
         return self.folder / "said"
 
+    def remove(self) -> None:
+        """Remove what is in its folders."""
+        for each in (self.folder, self.shared):
+            shutil.rmtree(each, ignore_errors=True)
+
 
 def serve(simulation: Simulation) -> None:
     """Play the ServerApp; the process ends with 0 only if it does."""
-    _begin(simulation.log)
+    _begin(simulation)
     signal.signal(signal.SIGTERM, _end)  # files and locks are closed on the way
     os.environ[VARIABLE] = str(simulation.said)
     # Imported late: these are forked with the process, once `fedstrata.engine.preloaded` has them.
@@ -74,7 +84,7 @@ def serve(simulation: Simulation) -> None:
     from server_app.app import app
 
     torch.set_num_threads(cores())  # the workers have a few each; while they wait, it works
-    workers = Workers(simulation.address, simulation.workers)
+    workers = Workers(simulation.address, simulation.workers, simulation.shared)
     context = Context(RUN_ID, 0, {}, RecordDict(), dict(simulation.run_config))
     try:
         app(LocalGrid(workers, simulation.nodes), context)
@@ -97,9 +107,9 @@ def work(simulation: Simulation, number: int, devices: str) -> None:
     devices : str
         The CUDA devices that it may see, as ``CUDA_VISIBLE_DEVICES`` names them.
     """
-    _begin(simulation.log)
+    _begin(simulation)
     os.environ["CUDA_VISIBLE_DEVICES"] = devices  # before anything asks for a device
-    with _connected(simulation.address) as server:
+    with Channel(_connected(simulation.address), simulation.shared) as server:
         server.send(number)
         from client_app.node_config import enter_simulation
 
@@ -134,12 +144,12 @@ def _answered(message: Message, simulation: Simulation) -> Message:
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-def _begin(log: Path) -> None:
+def _begin(simulation: Simulation) -> None:
     """Write to the log, and end with the command; leave Ctrl-C to it, which ends all in order."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(simulation,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with log.open("ab") as file:
+    with simulation.log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 
@@ -148,11 +158,12 @@ def _end(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(simulation: Simulation) -> None:
     """End this process with the command that began it, however that ended."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
+    simulation.remove()  # the command did not come to it
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Listener
 from pathlib import Path
 from uuid import uuid4
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
+
+from fedstrata.engine.channel import Channel
 
 logger = logging.getLogger("flwr")
 
@@ -30,9 +32,12 @@ class Workers:
         through it is pickled: both ends are processes of this simulation.
     count : int
         Workers.
+    shared : Path
+        The folder through which large tensors go.
     """
 
-    def __init__(self, address: Path, count: int) -> None:
+    def __init__(self, address: Path, count: int, shared: Path) -> None:
+        self._shared = shared
         self._listener = Listener(str(address), family="AF_UNIX", backlog=count)
         self._orders: list[deque[Message]] = [deque() for _ in range(count)]
         self._idle: set[int] = set()  # workers that wait for an order
@@ -69,21 +74,21 @@ class Workers:
     def _accept(self) -> None:
         while not self._closed:
             try:
-                connection = self._listener.accept()
-                number = connection.recv()
+                channel = Channel(self._listener.accept(), self._shared)
+                number = channel.recv()
             except (OSError, EOFError):  # closed, or a worker that ended at once
                 continue
-            threading.Thread(target=self._serve, args=(number, connection), daemon=True).start()
+            threading.Thread(target=self._serve, args=(number, channel), daemon=True).start()
 
-    def _serve(self, number: int, connection: Connection) -> None:
+    def _serve(self, number: int, channel: Channel) -> None:
         """Give one worker orders for as long as it lives; it ends with the connection."""
-        with connection:
+        with channel:
             while (order := self._next(number)) is not None:
                 sent = False
                 try:
-                    connection.send(order)
+                    channel.send(order)
                     sent = True
-                    answer: Message = connection.recv()
+                    answer: Message = channel.recv()
                 except Exception as error:
                     if isinstance(error, OSError) and not sent:  # it ended before it had the order
                         self.order(order)

@@ -90,7 +90,7 @@ class Processes:
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LocalEngine, Processes]:
     monkeypatch.setattr(local, "cores", lambda: 2)
     engine, processes = LocalEngine(), Processes()
-    engine.folder = tmp_path
+    engine.folder = engine._shared = tmp_path
     engine._context = processes  # type: ignore[assignment]
     engine.start({"experiment": "har"}, 4, tmp_path / "log")
     return engine, processes

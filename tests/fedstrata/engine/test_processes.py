@@ -16,7 +16,7 @@ from fedstrata.engine.processes import Simulation, _answered
 @pytest.fixture
 def simulation(tmp_path: Path) -> Simulation:
     config = {"experiment": "faces", "overrides": ""}
-    return Simulation(tmp_path, tmp_path / "log", config, nodes=3, workers=1)
+    return Simulation(tmp_path, tmp_path, tmp_path / "log", config, nodes=3, workers=1)
 
 
 def asked(simulation: Simulation) -> Message:

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from fedstrata.engine.channel import Channel
 from fedstrata.engine.grid import LocalGrid
 from fedstrata.engine.workers import Workers
 
@@ -32,8 +33,8 @@ def answered(message: Message) -> Message:
     return Message(message.content, reply_to=message)
 
 
-def connected(folder: Path, number: int) -> Connection:
-    worker = Client(str(folder / "socket"), family="AF_UNIX")
+def connected(folder: Path, number: int) -> Channel:
+    worker = Channel(Client(str(folder / "socket"), family="AF_UNIX"), folder)
     worker.send(number)
     return worker
 
@@ -42,7 +43,7 @@ def nodes_of(answers: list[Message]) -> list[int]:
     return [int(str(each.content.config_records["config"]["node"])) for each in answers]
 
 
-def play(worker: Connection, seen: list[int]) -> None:
+def play(worker: Channel, seen: list[int]) -> None:
     """Answer every order until there are no more."""
     with suppress(EOFError):
         while True:
@@ -52,7 +53,7 @@ def play(worker: Connection, seen: list[int]) -> None:
 
 
 def test_a_node_has_its_worker_and_an_idle_one_helps(folder: Path) -> None:
-    workers = Workers(folder / "socket", 2)
+    workers = Workers(folder / "socket", 2, folder)
     grid = LocalGrid(workers, 6)
     seen: list[int] = []
     ids = list(grid.push_messages([order(node) for node in grid.get_node_ids()]))
@@ -72,12 +73,12 @@ def test_a_node_has_its_worker_and_an_idle_one_helps(folder: Path) -> None:
 
 
 def test_an_order_that_a_dead_worker_had_is_lost_and_the_next_one_is_not(folder: Path) -> None:
-    workers = Workers(folder / "socket", 1)
+    workers = Workers(folder / "socket", 1, folder)
     grid = LocalGrid(workers, 1)
     dying = connected(folder, 0)
     ids = list(grid.push_messages([order(1)]))
     dying.recv()
-    dying.close()
+    dying.__exit__()
     (lost,) = grid.send_and_receive([], timeout=0) or wait_for(grid, ids)
     assert lost.error.code == ErrorCode.NODE_UNAVAILABLE
     seen: list[int] = []
@@ -98,11 +99,11 @@ def wait_for(grid: LocalGrid, ids: list[str]) -> list[Message]:
 
 
 def test_an_order_that_never_reached_a_worker_goes_to_the_next(folder: Path) -> None:
-    workers = Workers(folder / "socket", 1)
+    workers = Workers(folder / "socket", 1, folder)
     grid = LocalGrid(workers, 1)
     first = connected(folder, 0)
     assert wait_until(lambda: bool(workers._idle))
-    first.close()
+    first.__exit__()
     ids = list(grid.push_messages([order(1)]))
     thread = threading.Thread(target=play, args=(connected(folder, 0), []))
     thread.start()
@@ -112,7 +113,7 @@ def test_an_order_that_never_reached_a_worker_goes_to_the_next(folder: Path) -> 
 
 
 def test_one_that_has_nothing_to_do_leaves_an_idle_one_its_orders(folder: Path) -> None:
-    workers = Workers(folder / "socket", 2)
+    workers = Workers(folder / "socket", 2, folder)
     grid = LocalGrid(workers, 4)
     seen: list[list[int]] = [[], []]
     threads = [
@@ -130,7 +131,7 @@ def test_one_that_has_nothing_to_do_leaves_an_idle_one_its_orders(folder: Path) 
 
 
 def test_an_idle_worker_takes_the_last_order_of_one_that_is_busy(folder: Path) -> None:
-    workers = Workers(folder / "socket", 2)
+    workers = Workers(folder / "socket", 2, folder)
     grid = LocalGrid(workers, 4)
     busy, seen = connected(folder, 0), list[int]()
     helper = threading.Thread(target=play, args=(connected(folder, 1), seen))
@@ -144,7 +145,7 @@ def test_an_idle_worker_takes_the_last_order_of_one_that_is_busy(folder: Path) -
 
 
 def test_an_order_whose_time_is_over_is_not_worked_on(folder: Path) -> None:
-    workers = Workers(folder / "socket", 1)
+    workers = Workers(folder / "socket", 1, folder)
     grid = LocalGrid(workers, 2)
     late = order(1)
     late.metadata.ttl = 0.0
@@ -154,7 +155,7 @@ def test_an_order_whose_time_is_over_is_not_worked_on(folder: Path) -> None:
 
 
 def test_an_answer_for_which_nobody_waits_any_more_is_forgotten(folder: Path) -> None:
-    workers = Workers(folder / "socket", 1)
+    workers = Workers(folder / "socket", 1, folder)
     grid = LocalGrid(workers, 1)
     worker = connected(folder, 0)
     ids = [*grid.push_messages([order(1)]), *grid.push_messages([order(1)])]
@@ -170,12 +171,13 @@ def test_an_answer_for_which_nobody_waits_any_more_is_forgotten(folder: Path) ->
 def test_an_answer_that_cannot_be_read_is_lost_and_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workers = Workers(folder / "socket", 1)
+    workers = Workers(folder / "socket", 1, folder)
     grid = LocalGrid(workers, 1)
     worker = connected(folder, 0)
     ids = list(grid.push_messages([order(1)]))
     worker.recv()
-    worker.send_bytes(b"no pickle")
+    worker._connection.send_bytes(b"")
+    worker._connection.send_bytes(b"no pickle")
     (lost,) = wait_for(grid, ids)
     assert "cannot be taken over (UnpicklingError)" in lost.error.reason
     assert "UnpicklingError" in caplog.text
@@ -183,7 +185,7 @@ def test_an_answer_that_cannot_be_read_is_lost_and_said(
 
 
 def test_at_the_end_the_connection_of_a_worker_is_closed(folder: Path) -> None:
-    workers = Workers(folder / "socket", 1)
+    workers = Workers(folder / "socket", 1, folder)
     worker = connected(folder, 0)
     assert wait_until(lambda: bool(workers._idle))
     workers.close()
