@@ -32,7 +32,12 @@ from strategies.methods import make_method
 
 SETS = ("har", "mnist", "pacs", "faces")
 LARGE = "cifar100"  # 2,000 rounds, for a GPU
-READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs", LARGE: "--cifar100"}
+READS = {
+    "har": ("--har",),
+    "mnist": ("--mnist",),
+    "pacs": ("--pacs", "--weights"),
+    LARGE: ("--cifar100",),
+}
 FIRST = ("local", "fedavg")  # the rows that all others are compared with
 # With all layers common `layers` is fedavg.
 NOT_COMPARED = ("layers", *personalised_sets.FOR_DIFFERENT_NETWORKS)
@@ -75,6 +80,9 @@ def parser() -> Parser:
     add_data(made, "--har", "har.npz", "UCI HAR")
     add_data(made, "--mnist", "mnist_dirichlet01_20.zip", "MNIST in 20 npz shards, or their zip")
     add_data(made, "--pacs", "pacs_subset.zip", "PACS, a folder or a zip archive")
+    add_data(
+        made, "--weights", "squeezenet1_1_torchvision.npz", "ImageNet's SqueezeNet 1.1, for PACS"
+    )
     made.add_argument(
         "--every",
         type=at_least(1),
@@ -137,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.sets = [name for name in options.sets if name == LARGE] or ["faces"]
         if options.methods == methods():
             options.methods = QUICK_METHODS
-    needed = [READS[name] for name in options.sets if name in READS and not options.quick]
+    needed = [each for name in options.sets if not options.quick for each in READS.get(name, ())]
     check_data(parser(), options, needed)
     try:
         chosen = cases(options.methods, existing())
@@ -219,7 +227,9 @@ def choose(name: str, options: argparse.Namespace, work: Path) -> PersonalSet:
             rounds,
             options.every,
         )
-    return personalised_sets.pacs(prepare.pacs(options.pacs.resolve(), work / "data"), rounds)
+    return personalised_sets.pacs(
+        prepare.pacs(options.pacs.resolve(), work / "data"), options.weights.resolve(), rounds
+    )
 
 
 if __name__ == "__main__":

@@ -42,11 +42,14 @@ class PersonalSet(Sites):
         Whether the network has normalization, which some methods are about.
     peer_model : str or None
         PFLlib's name of the same network; None where it has none.
+    weights : Path or None
+        The file from which the frozen layers are, where there are any.
     """
 
     rounds: int = 0
     normalized: bool = True
     peer_model: str | None = None
+    weights: Path | None = None
 
 
 def har(root: Path, rounds: int | None = None) -> PersonalSet:
@@ -109,23 +112,32 @@ def cifar100(root: Path, rounds: int | None = None, sites: int = 20) -> Personal
     )
 
 
-def pacs(root: Path, rounds: int | None = None) -> PersonalSet:
-    """Return PACS: 4 sites, one domain each."""
+def pacs(root: Path, weights: Path, rounds: int | None = None) -> PersonalSet:
+    """Return PACS: 4 sites, one domain each; a head of two layers over ImageNet's SqueezeNet, frozen.
+
+    ``weights`` is the file of SqueezeNet 1.1.
+    """
     return _set(
         "pacs",
-        "PACS, 4 sites, one domain each",
+        "PACS, 4 sites, one domain each, head over a frozen SqueezeNet",
         "images",
         4,
         root,
         (
             "data.domains=true",
             "data.site_split.scheme=domain",
-            "data.size=64",
-            "model=small_cnn",
+            "data.size=96",
+            "model=squeezenet1_1",
             "model.head=[64]",
+            "weights=file",
+            f"weights.path={weights}",
+            "groups.pretrained=[features]",
+            "groups.common=['...']",
             "train.batch_size=10",
         ),
         rounds or 40,
+        normalized=False,
+        weights=weights,
     )
 
 
@@ -158,9 +170,12 @@ def _set(
     *,
     normalized: bool = True,
     peer_model: str | None = None,
+    weights: Path | None = None,
 ) -> PersonalSet:
     every = ("groups=all_common", *TRAINING, *overrides, f"strategy.rounds={rounds}")
-    return PersonalSet(name, title, experiment, sites, root, every, rounds, normalized, peer_model)
+    return PersonalSet(
+        name, title, experiment, sites, root, every, rounds, normalized, peer_model, weights
+    )
 
 
 def cases(named: Sequence[str], existing: Sequence[str]) -> tuple[Case, ...]:

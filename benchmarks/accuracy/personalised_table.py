@@ -98,7 +98,10 @@ class PersonalTable:
     @property
     def study(self) -> Study:
         """The runs."""
-        return replace(self.dataset.study("personalised", self.seeds), nodes=self.nodes)
+        return replace(
+            self.dataset.study("personalised", self.seeds, weights=self.dataset.weights),
+            nodes=self.nodes,
+        )
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play what has not been played, and write the table of what there is, whatever happens."""

@@ -51,7 +51,7 @@ def test_every_set_can_be_chosen(tmp_path: Path) -> None:
     for folder in ("mnist", "pacs"):
         (tmp_path / folder).mkdir()
     (tmp_path / "mnist" / "site-00.npz").write_bytes(b"x")
-    words = [f"--{name}={tmp_path / name}" for name in ("har", "mnist", "pacs")]
+    words = [f"--{name}={tmp_path / name}" for name in ("har", "mnist", "pacs", "weights")]
     options = parser().parse([*words, "--rounds", "3"])
     chosen = [choose(name, options, tmp_path / "work") for name in SETS]
     assert [each.name for each in chosen] == list(SETS)

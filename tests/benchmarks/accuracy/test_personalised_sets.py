@@ -13,7 +13,7 @@ from fedstrata.support.errors import UserError
 from server_app.compose import compose
 
 ROOT = Path("/data/set")
-ALL = (sets.har(ROOT), sets.mnist(ROOT), sets.pacs(ROOT), sets.faces())
+ALL = (sets.har(ROOT), sets.mnist(ROOT), sets.pacs(ROOT, ROOT / "squeezenet.npz"), sets.faces())
 
 
 @pytest.mark.parametrize("dataset", ALL, ids=lambda each: each.name)
@@ -30,7 +30,7 @@ def test_a_set_is_a_configuration_that_exists(dataset: PersonalSet) -> None:
 
 def test_only_the_set_whose_network_pfllib_has_names_one() -> None:
     assert [each.name for each in ALL if each.peer_model] == ["mnist"]
-    assert [each.name for each in ALL if not each.normalized] == ["mnist"]
+    assert [each.name for each in ALL if not each.normalized] == ["mnist", "pacs"]
 
 
 @pytest.mark.parametrize("dataset", [sets.mnist(Path("/x")), sets.cifar100(Path("/x"))])
