@@ -7,7 +7,15 @@ from flwr.serverapp import strategy as flower
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.aggregators import EXAMPLES_SLACK, MAX_MAGNITUDE
+from strategies.aggregators import (
+    EXAMPLES_SLACK,
+    MAX_MAGNITUDE,
+    FixedPointSum,
+    largest_sum,
+    shift_of,
+)
+from strategies.aggregators.blocks import BLOCK
+from strategies.aggregators.exact_sums import SMALL
 from tests.helpers.aggregation import build, draw_round, flower_round, run_round
 
 
@@ -97,6 +105,71 @@ def test_fedavg_bounds_the_examples():
         aggregator.add("a", {"w": torch.ones(3)}, 11)
     with pytest.raises(ValueError, match="2\\*\\*48"):
         aggregator.begin({"w": torch.zeros(3)}, {"a": 2**48})
+
+
+def integer_sums(updates, examples, shift):
+    """Return the sums as integers alone make them: each term cut towards zero."""
+    return sum(
+        (np.float64(n * 2.0**shift) * each.double().numpy()).astype(np.int64)
+        for each, n in zip(updates, examples, strict=True)
+    )
+
+
+@given(data=st.data())
+def test_sums_are_those_of_integers_to_the_bit(data):
+    size = data.draw(st.sampled_from([3, SMALL, SMALL + 1, BLOCK + SMALL]))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    powers = data.draw(st.lists(st.integers(-40, 24), min_size=1, max_size=4))
+    examples = [data.draw(st.integers(1, 10**7)) for _ in powers]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    updates = [
+        ((torch.rand(size, generator=generator, dtype=torch.float64) * 2 - 1) * 2.0**p).to(dtype)
+        for p in powers
+    ]
+    shift = shift_of(sum(examples))
+    wanted = integer_sums(updates, examples, shift)
+    # The sum of a cohort, of no site, changes no number, and makes all of them integers.
+    nothing = data.draw(st.none() | st.integers(0, len(powers) - 1))
+    sums, expected = FixedPointSum(shift), dict(zip("abcd", examples, strict=False))
+    aggregator = build("fedavg")
+    aggregator.begin({"w": torch.zeros(size, dtype=dtype)}, expected)
+    for number, (site, update) in enumerate(zip(expected, updates, strict=True)):
+        if number == nothing:
+            sums.add_sums({"w": torch.zeros(size, dtype=torch.int64)})
+        sums.add({"w": update}, examples[number])
+        aggregator.add(site, {"w": update}, examples[number])
+    mean = aggregator.finish()["w"]
+    assert (sums.tensors["w"].numpy() == wanted).all()
+    if len(powers) > 1:
+        right = torch.from_numpy(wanted / (sum(examples) * 2.0**shift)).to(dtype)
+        assert mean.double().numpy().tobytes() == right.double().numpy().tobytes()
+
+
+def test_sums_of_cohorts_and_of_sites_add_up_at_their_largest():
+    expected = {"a": 5, "b": 5, "c": 2}
+    shift = shift_of(12)
+    cohort, all_of_them = FixedPointSum(shift), FixedPointSum(shift)
+    for examples in (10, 10):
+        cohort.add({"w": torch.full((SMALL,), MAX_MAGNITUDE)}, examples)
+    small = {"w": torch.full((SMALL,), 0.5)}
+    all_of_them.add(small, 2)
+    all_of_them.add_sums(cohort.tensors)
+    assert (cohort.tensors["w"] == int(largest_sum(20, 12))).all()
+    assert (all_of_them.tensors["w"] == int(largest_sum(20, 12)) + 2**shift).all()
+    aggregator = build("fedavg")
+    aggregator.begin({"w": torch.zeros(SMALL)}, expected)
+    aggregator.add("c", small, 2)
+    aggregator.add_sum({"a": 10, "b": 10}, cohort.tensors)
+    assert (aggregator.finish()["w"] == (20 * MAX_MAGNITUDE + 1) / 22).all()
+
+
+def test_the_first_update_is_kept_in_a_copy_and_not_after_the_second():
+    aggregator, tensor = build("fedavg"), torch.ones(SMALL)
+    aggregator.begin({"w": torch.zeros(SMALL)}, {"a": 1, "b": 1})
+    aggregator.add("a", {"w": tensor}, 1)
+    assert aggregator._only[0]["w"].data_ptr() != tensor.data_ptr()
+    aggregator.add("b", {"w": tensor}, 1)
+    assert aggregator._only is None
 
 
 def test_fedavg_keeps_no_more_than_one_update_while_they_arrive():
