@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from strategies.aggregators.blocks import BLOCK
 
@@ -60,6 +62,23 @@ class ExactSums:
             if not self._bounds[number] < EXACT:  # NaN, too
                 self._to_integers(number)
         return self.of(span)
+
+    def clear(self, span: slice) -> None:
+        """Set the sums of the block ``span`` to zero."""
+        self._memory[span] = 0
+
+    def hold(self, values: Tensor) -> None:
+        """Copy ``values``, of at most 8 bytes each, to the end of this memory, before any sum.
+
+        Sums of the first blocks may be cleared and added to while later values are `held`, since a
+        sum is at least as wide as a value.
+        """
+        self.held(values.dtype).copy_(values)
+
+    def held(self, dtype: torch.dtype) -> Tensor:
+        """Return the values that `hold` has copied here: a view, of their ``dtype``."""
+        raw = self._memory.view(np.uint8)[self.size * (8 - dtype.itemsize) :]
+        return torch.from_numpy(raw).view(dtype)
 
     def integers(self) -> NDArray[np.int64]:
         """Return all sums as int64, which they are from now on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
@@ -79,20 +80,35 @@ class FixedPointSum:
         self.shift = shift
         self._sums: dict[str, ExactSums] = {}
         self._shapes: dict[str, torch.Size] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._sums)
+        self._held: dict[str, torch.dtype] = {}  # the first update's, while it is held
+        self._held_examples = 0
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The sums so far: int64, of the updates' shapes; empty before the first."""
+        self._add_held()
         return {
             name: torch.from_numpy(sums.integers()).reshape(self._shapes[name])
             for name, sums in self._sums.items()
         }
 
+    def hold(self, update: Tensors, examples: int) -> None:
+        """Copy the first update to where the sums will be; it is added once there is another."""
+        for name, tensor in update.items():
+            self._of(name, tensor).hold(flat(tensor))
+            self._held[name] = tensor.dtype
+        self._held_examples = examples
+
+    def held(self) -> dict[str, Tensor]:
+        """Return a copy of the update that is held; empty after the second."""
+        return {
+            name: copied({name: self._sums[name].held(dtype)})[name].reshape(self._shapes[name])
+            for name, dtype in self._held.items()
+        }
+
     def add(self, update: Tensors, examples: int) -> None:
         """Add ``examples`` times ``update``: floating point, finite, at most `MAX_MAGNITUDE`."""
+        self._add_held()
         scale = examples * 2.0**self.shift
         values = {name: flat(tensor) for name, tensor in update.items()}
         totals = {name: self._of(name, tensor) for name, tensor in update.items()}
@@ -107,9 +123,22 @@ class FixedPointSum:
 
     def add_sums(self, sums: Tensors) -> None:
         """Add other sums: int64, of the same shift."""
+        self._add_held()
         for name, tensor in sums.items():
             total = self._of(name, tensor).integers()
             np.add(total, flat(tensor).numpy(), out=total)
+
+    def _add_held(self) -> None:
+        """Turn the first update into sums, in its own memory: so block by block from the start."""
+        scale, room = self._held_examples * 2.0**self.shift, scratch(np.float64)
+        for name, dtype in self._held.items():
+            total = self._sums[name]
+            values = total.held(dtype)
+            for start in range(0, total.size, BLOCK):
+                span = slice(start, min(start + BLOCK, total.size))
+                given = numbers(values[span])
+                _add_cut(given, scale, total, span, room[: len(given)], clear=True)
+        self._held = {}
 
     def pop(self, name: str) -> ExactSums:
         """Remove the sums of one tensor and return them."""
@@ -123,18 +152,29 @@ class FixedPointSum:
 
 
 def _add_cut(
-    given: Numbers, scale: float, total: ExactSums, span: slice, product: NDArray[np.float64]
+    given: Numbers,
+    scale: float,
+    total: ExactSums,
+    span: slice,
+    product: NDArray[np.float64],
+    *,
+    clear: bool = False,
 ) -> None:
-    """Add ``given * scale``, cut towards zero, to a block; ``product`` is overwritten."""
+    """Add ``given * scale``, cut towards zero, to a block; ``product`` is overwritten.
+
+    With ``clear`` the block becomes zero before, once ``given`` has been read.
+    """
     # In float64, whose 53 bits hold a float32 times up to 2**29 examples exactly.
     if total.are_floats(span):
         largest = max(-float(np.minimum.reduce(given)), float(np.maximum.reduce(given)))
-        sums = total.to_add(span, scale * largest)
         np.copyto(product, given)
         np.multiply(product, scale, out=product)
     else:
-        sums = total.of(span)
+        largest = math.inf
         np.multiply(given, scale, out=product, dtype=np.float64)
+    if clear:
+        total.clear(span)
+    sums = total.to_add(span, scale * largest)
     if sums.dtype == np.float64:
         whole: Numbers = np.trunc(product, out=product)
     else:
@@ -159,8 +199,8 @@ class FedAvg(Aggregator):
     float32 rounding of a weight near 1 is 3e-8. There are also float64 roundings, of relative size
     2**-53, and the rounding to the tensor's own dtype. Values far below 2**-37 average to zero.
 
-    Memory: the sums, which are two float32 models, and the update being added. Before there are
-    sums, a copy of the first update. The mean of one update is that update, bit for bit.
+    Memory: the sums, which are two float32 models, and the update being added. The first update is
+    copied to where the sums will be. The mean of one update is that update, bit for bit.
     """
 
     takes_sums: ClassVar[bool] = True
@@ -173,21 +213,20 @@ class FedAvg(Aggregator):
     def _reset(self) -> None:
         super()._reset()
         self._sum = FixedPointSum(0)
-        # A copy of the first update, until there is a second: so its own bytes can go.
-        self._only: tuple[dict[str, Tensor], int] | None = None
 
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
         self._check_examples(site, examples)
-        if not self._answered:
-            self._only = (copied(update), examples)
+        if self._answered:
+            self._sum.add(update, examples)
             return
-        self._open_sum()
-        self._sum.add(update, examples)
+        self._sum = FixedPointSum(self._shift)
+        self._sum.hold(update, examples)
 
     def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
         for site, examples in sites.items():
             self._check_examples(site, examples)
-        self._open_sum()
+        if not self._answered:
+            self._sum = FixedPointSum(self._shift)
         self._sum.add_sums(sums)
 
     def _check_examples(self, site: str, examples: int) -> None:
@@ -197,19 +236,9 @@ class FedAvg(Aggregator):
                 f"at most {EXAMPLES_SLACK} times as many are allowed"
             )
 
-    def _open_sum(self) -> None:
-        """Start the sum if there is none yet, with the first update if there was one."""
-        if not self._sum:
-            self._sum = FixedPointSum(self._shift)
-        if self._only is not None:
-            (first, examples), self._only = self._only, None
-            # The largest first, and each copy is freed: both together stay at two models.
-            for name in sorted(first, key=lambda name: first[name].numel(), reverse=True):
-                self._sum.add({name: first.pop(name)}, examples)
-
     def _combine(self) -> dict[str, Tensor]:
-        if self._only is not None:
-            return self._only[0]
+        if len(self._answered) == 1 and (only := self._sum.held()):
+            return only
         scale = sum(self._answered.values()) * 2.0**self._shift
         # One by one, and each sum is freed: sums and means together never need more than the sums.
         return {name: self._mean(name, tensor, scale) for name, tensor in self._current.items()}

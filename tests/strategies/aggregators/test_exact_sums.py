@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from strategies.aggregators.blocks import BLOCK
 from strategies.aggregators.exact_sums import EXACT, SMALL, ExactSums
@@ -51,3 +52,16 @@ def test_after_integers_are_asked_for_all_stay_so():
 def test_few_numbers_are_integers_at_once():
     assert not ExactSums(SMALL - 1).are_floats(slice(0, SMALL - 1))
     assert ExactSums(0).integers().size == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_values_that_are_held_outlast_the_sums_of_the_blocks_before(dtype):
+    sums = ExactSums(SIZE)
+    values = torch.arange(SIZE).to(dtype)
+    sums.hold(values)
+    assert torch.equal(sums.held(dtype), values)
+    sums.clear(FIRST)
+    add(sums, FIRST, -1.0)
+    assert torch.equal(sums.held(dtype)[SECOND], values[SECOND])
+    sums.clear(SECOND)
+    assert (sums.integers() == np.repeat([-1, 0], [BLOCK, SMALL])).all()
