@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,24 +102,35 @@ class DrawnReplies:
 
     def arrays(self, site: int) -> dict[str, NDArray[np.float32]]:
         """Return what ``site`` sends, by name: float32."""
+        return dict(self._each(site))
+
+    def encoded(self, site: int) -> dict[str, bytes]:
+        """Return what ``site`` sends by group, as it travels; nothing else is allocated beside it."""
+        places = {
+            name: place
+            for group, names in names_by_group(self.state).items()
+            for name, place in zip(names, self._places(group, names), strict=True)
+        }
+        for name, values in self._each(site):
+            places[name][:] = values.reshape(-1)
+        return {group: bytes(payload) for group, payload in self.payloads.items()}
+
+    def _each(self, site: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
         scale = np.float32(1 + (7 * site % self.count) / self.count)
-        start, made = SHIFT * site, {}
+        start = SHIFT * site
         for name, tensor in self.state.items():
             values = self.pool[start : start + tensor.numel()]
-            made[name] = (values * scale).reshape(tuple(tensor.shape))
+            yield name, (values * scale).reshape(tuple(tensor.shape))
             start += values.size
-        return made
 
-    def encoded(self, site: int) -> Iterator[tuple[str, bytes]]:
-        """Yield what ``site`` sends by group, as it travels."""
-        arrays = self.arrays(site)
-        for group, payload in self.payloads.items():
-            begins = 8 + int.from_bytes(payload[:8], "little")
-            body = np.frombuffer(payload, np.uint8, offset=begins)
-            for name, entry in json.loads(payload[8:begins]).items():
-                begin, end = entry["data_offsets"]
-                body[begin:end].view(np.float32)[:] = arrays.pop(name).reshape(-1)
-            yield group, bytes(payload)
+    def _places(self, group: str, names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return where the values of each name are written in the group's payload."""
+        payload = self.payloads[group]
+        begins = 8 + int.from_bytes(payload[:8], "little")
+        header = json.loads(payload[8:begins])
+        body = np.frombuffer(payload, np.uint8, offset=begins)
+        spans = (slice(*header[name]["data_offsets"]) for name in names)
+        return [body[span].view(np.float32) for span in spans]
 
 
 def names_by_group(names: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -185,11 +196,13 @@ def _ours(
     for group, names in groups.items():
         aggregators[group].begin({name: state[name] for name in names}, expected)
     for site in range(case.count):
-        for group, data in replies.encoded(site):
+        reply = replies.encoded(site)
+        for group, data in reply.items():
             with _timed(cost, group):
                 tensors = decode(data, schemas[group], max_magnitude=MAX_MAGNITUDE, borrow=True)
                 aggregators[group].add(str(site), tensors, replies.examples(site))
                 del tensors
+        del reply, data  # or the next reply would be made beside this one
     for group, aggregator in aggregators.items():
         with _timed(cost, group):
             made = aggregator.finish()

@@ -119,7 +119,10 @@ def decode(
     for name, spec in schema.items():
         raw = body[begins[name] : begins[name] + sizes[name]]
         tensors[name] = raw.view(_dtype(name, spec)).reshape(spec.shape)
-        _check_values(name, tensors[name], max_magnitude)
+    dtypes = {_dtype(name, spec) for name, spec in schema.items()}
+    # In one pass where one dtype allows it: there are many small tensors.
+    if len(dtypes) != 1 or _problem(body.view(dtypes.pop()), max_magnitude):
+        check_values(tensors, max_magnitude)
     return tensors
 
 
@@ -146,7 +149,8 @@ def _claimed_shape(entry: object) -> tuple[int, ...]:
 def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> None:
     """Raise PayloadError for a value that is not finite, or above ``max_magnitude``; see `decode`."""
     for name, tensor in tensors.items():
-        _check_values(name, tensor, max_magnitude)
+        if problem := _problem(tensor, max_magnitude):
+            raise PayloadError(f"{name!r} has {problem}")
 
 
 def _body(data: bytes | bytearray, offset: int, *, borrow: bool) -> Tensor:
@@ -254,13 +258,13 @@ def _is_integers(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
-def _check_values(name: str, tensor: Tensor, max_magnitude: float | None) -> None:
+def _problem(tensor: Tensor, max_magnitude: float | None) -> str:
+    """Return what is wrong with the values of ``tensor``, or ""."""
     if tensor.numel() == 0:  # aminmax fails for it
-        return
+        return ""
     low, high = (float(bound) for bound in tensor.aminmax())  # a NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise PayloadError(f"{name!r} has values that are not finite")
+        return "values that are not finite"
     if max_magnitude is not None and max(-low, high) > max_magnitude:
-        raise PayloadError(
-            f"{name!r} has a magnitude of {max(-low, high):g}, above {max_magnitude:g}"
-        )
+        return f"a magnitude of {max(-low, high):g}, above {max_magnitude:g}"
+    return ""

@@ -18,9 +18,9 @@ from fedstrata.protocol.tensors import uninitialized
 Block = tuple[str, slice]
 Numbers = NDArray[Any]  # float32, or float64 where the tensor is
 
-# Elements that a thread works on at a time. With float64 and int64 temporaries of the same size they
-# take two thirds of a megabyte, which fits into a core's own cache.
-BLOCK = 1 << 15
+# Elements that a thread works on at a time. As float64 they take a megabyte, as much as a core's own
+# cache has; with fewer, steps are too short.
+BLOCK = 1 << 17
 
 
 def on_all_cores(
@@ -73,7 +73,10 @@ def flat(tensor: Tensor) -> Tensor:
 
 def numbers(values: Tensor) -> Numbers:
     """Return ``values`` as float32, or float64 if they are that; a view where possible."""
-    return values.to(wide(values.dtype)).numpy()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.to(torch.float32)
+    array: Numbers = values.numpy()
+    return array
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

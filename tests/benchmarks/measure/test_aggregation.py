@@ -26,7 +26,7 @@ def test_ours_and_flower_receive_the_same_values() -> None:
     replies = DrawnReplies(model("small_cnn"), 3)
     sent = replies.arrays(1)
     assert sent.keys() == replies.state.keys()
-    encoded = [safetensors.torch.load(data) for _, data in replies.encoded(1)]
+    encoded = [safetensors.torch.load(data) for data in replies.encoded(1).values()]
     for name, tensor in (pair for group in encoded for pair in group.items()):
         assert torch.equal(tensor, torch.from_numpy(sent.pop(name)))
     assert not sent

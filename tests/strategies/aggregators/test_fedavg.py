@@ -7,7 +7,15 @@ from flwr.serverapp import strategy as flower
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.aggregators import EXAMPLES_SLACK, MAX_MAGNITUDE
+from strategies.aggregators import (
+    EXAMPLES_SLACK,
+    MAX_MAGNITUDE,
+    FixedPointSum,
+    largest_sum,
+    shift_of,
+)
+from strategies.aggregators.blocks import BLOCK
+from strategies.aggregators.exact_sums import SMALL
 from tests.helpers.aggregation import build, draw_round, flower_round, run_round
 
 
@@ -99,13 +107,92 @@ def test_fedavg_bounds_the_examples():
         aggregator.begin({"w": torch.zeros(3)}, {"a": 2**48})
 
 
-def test_fedavg_keeps_no_more_than_one_update_while_they_arrive():
+def integer_sums(updates, examples, shift):
+    """Return the sums as integers alone make them: each term cut towards zero."""
+    return sum(
+        (np.float64(n * 2.0**shift) * each.double().numpy()).astype(np.int64)
+        for each, n in zip(updates, examples, strict=True)
+    )
+
+
+@given(data=st.data())
+def test_sums_are_those_of_integers_to_the_bit(data):
+    size = data.draw(st.sampled_from([3, SMALL, SMALL + 1, BLOCK + SMALL]))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    powers = data.draw(st.lists(st.integers(-40, 24), min_size=1, max_size=4))
+    examples = [data.draw(st.integers(1, 10**7)) for _ in powers]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    updates = [
+        ((torch.rand(size, generator=generator, dtype=torch.float64) * 2 - 1) * 2.0**p).to(dtype)
+        for p in powers
+    ]
+    shift = shift_of(sum(examples))
+    wanted = integer_sums(updates, examples, shift)
+    # The sum of a cohort, of no site, changes no number, and makes all of them integers.
+    nothing = data.draw(st.none() | st.integers(0, len(powers) - 1))
+    sums, expected = FixedPointSum(shift), dict(zip("abcd", examples, strict=False))
+    aggregator = build("fedavg")
+    aggregator.begin({"w": torch.zeros(size, dtype=dtype)}, expected)
+    for number, (site, update) in enumerate(zip(expected, updates, strict=True)):
+        if number == nothing:
+            sums.add_sums({"w": torch.zeros(size, dtype=torch.int64)})
+        sums.add({"w": update}, examples[number])
+        aggregator.add(site, {"w": update}, examples[number])
+    mean = aggregator.finish()["w"]
+    assert (sums.tensors["w"].numpy() == wanted).all()
+    if len(powers) > 1:
+        right = torch.from_numpy(wanted / (sum(examples) * 2.0**shift)).to(dtype)
+        assert mean.double().numpy().tobytes() == right.double().numpy().tobytes()
+
+
+def test_sums_of_cohorts_and_of_sites_add_up_at_their_largest():
+    expected = {"a": 5, "b": 5, "c": 2}
+    shift = shift_of(12)
+    cohort, all_of_them = FixedPointSum(shift), FixedPointSum(shift)
+    for examples in (10, 10):
+        cohort.add({"w": torch.full((SMALL,), MAX_MAGNITUDE)}, examples)
+    small = {"w": torch.full((SMALL,), 0.5)}
+    all_of_them.add(small, 2)
+    all_of_them.add_sums(cohort.tensors)
+    assert (cohort.tensors["w"] == int(largest_sum(20, 12))).all()
+    assert (all_of_them.tensors["w"] == int(largest_sum(20, 12)) + 2**shift).all()
+    aggregator = build("fedavg")
+    aggregator.begin({"w": torch.zeros(SMALL)}, expected)
+    aggregator.add("c", small, 2)
+    aggregator.add_sum({"a": 10, "b": 10}, cohort.tensors)
+    assert (aggregator.finish()["w"] == (20 * MAX_MAGNITUDE + 1) / 22).all()
+
+
+@given(data=st.data())
+def test_an_update_that_is_held_is_added_to_the_bit(data):
+    size = data.draw(st.sampled_from([0, 1, 3, SMALL + 1, 2 * BLOCK + SMALL]))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    power = data.draw(st.integers(-40, 24))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    drawn = torch.rand(size, generator=generator, dtype=torch.float64) * 2 - 1
+    update = {"w": (drawn * 2.0**power).to(dtype), "last": torch.tensor(-0.0)}
+    examples = data.draw(st.integers(1, 10**7))
+    held, added = FixedPointSum(shift_of(examples)), FixedPointSum(shift_of(examples))
+    held.hold(update, examples)
+    given = {name: tensor.clone() for name, tensor in update.items()}
+    for tensor in update.values():
+        tensor.fill_(5)  # the copy alone counts
+    copy = held.held()
+    added.add(given, examples)
+    for name, tensor in given.items():
+        assert (copy[name].dtype, copy[name].shape) == (tensor.dtype, tensor.shape)
+        assert copy[name].double().numpy().tobytes() == tensor.double().numpy().tobytes()
+        assert torch.equal(held.tensors[name], added.tensors[name])
+    assert held.held() == {}
+
+
+def test_fedavg_keeps_no_update_while_they_arrive():
     aggregator = build("fedavg")
     current, updates, examples = draw_round(6)
     aggregator.begin(current, examples)
     for site, update in updates.items():
         aggregator.add(site, update, examples[site])
-    assert aggregator._only is None
+    assert aggregator._sum.held() == {}
     assert sum(t.nbytes for t in aggregator._sum.tensors.values()) == 2 * sum(
         t.nbytes for t in current.values()
     )
