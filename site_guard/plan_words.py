@@ -108,7 +108,7 @@ def _configured(plan: Plan) -> list[tuple[str, str]]:
     return [
         (
             "groups",
-            f"as configured: a method may move layers between groups, and what {method} does is unknown",
+            f"as configured: method {method} may move layers between them",
         ),
         *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
         *_knowledge(method),
