@@ -2,7 +2,7 @@
 
 Stock Flower's FedAvg of the whole model, and ours with each coding of the exchanged groups: real
 processes over real sockets, each byte counted on the TCP connection between a site and the SuperLink.
-Beside them is the accuracy after equally many rounds, from Flower's simulation of all sites. ``--quick``
+Beside them is the accuracy after equally many rounds, from a simulation of all sites. ``--quick``
 runs two rounds of one site with seeded measurements, whose accuracy says nothing.
 """
 
@@ -13,12 +13,13 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.study import Case, Study
-from benchmarks.accuracy.wire_setups import EXACT, Setup, faces, har, quick, write_body
-from benchmarks.flower.simulator import Simulator
+from benchmarks.accuracy.wire_setups import CASES, EXACT, Setup, faces, har, quick, write_body
+from benchmarks.flower.local_simulator import LocalSimulator
 from benchmarks.flower.site_data import write_measurements, write_site_data
 from benchmarks.measure.site_bytes import ALONE, MeteredDeployment, OurBytes, SiteBytes
 from benchmarks.report.command_line import add_data, add_runs, at_least, check_data, make_parser
@@ -71,7 +72,7 @@ def measure_accuracy(setup: Setup, options: argparse.Namespace) -> dict[str, Fig
     """Return the accuracy of every case after equally many rounds, over the seeds."""
     study = Study("wire", setup.experiment, setup.sites, setup.root, ALONE, tuple(options.seeds))
     cases = [Case(STOCK, setup.whole), *setup.cases]
-    with Simulator(options.work.resolve()) as simulator:
+    with LocalSimulator(options.work.resolve()) as simulator:
         runs = study.run(simulator, cases)
     return {
         name: Figure(tuple(mean_leading(each) for each in results))
@@ -146,7 +147,7 @@ def accuracy_note(setup: Setup, options: argparse.Namespace, accuracy: Accuracy)
 
 def compare(setup: Setup, folder: Path, rounds: int, options: argparse.Namespace) -> None:
     """Count and measure one set of data, and write what was found."""
-    name = f"wire-{setup.name}"
+    name = f"wire-{setup.name}{'-few' if options.cases else ''}"
     stock, ours = count(setup, folder, rounds, options.quick)
     sizes = {STOCK: stock, **ours.cases}
     accuracy: Accuracy
@@ -182,6 +183,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     bytes_help = "no simulation: the accuracy is that of the results that are there, or none"
     parser.add_argument("--bytes-only", action="store_true", help=bytes_help)
     parser.add_argument("--sets", nargs="+", choices=SETS, help="faces, and har if its data exists")
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=[case.name for case in CASES if case != EXACT],
+        help="these codings beside the exact layers, in a table of its own; all when omitted",
+    )
     add_data(parser, "--har", "har.npz", "UCI HAR")
     options = add_runs(parser).parse(arguments)
     if "har" in (options.sets or ()) or options.har != parser.get_default("har"):
@@ -205,6 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setups = [
                 faces(body) if each == "faces" else har(options.har.resolve()) for each in sets
             ]
+        if options.cases:
+            few = tuple(case for case in CASES if case.name in (EXACT.name, *options.cases))
+            setups = [replace(setup, cases=few) for setup in setups]
         for setup in setups:
             compare(setup, folder / setup.name, 2 if options.quick else options.rounds, options)
 

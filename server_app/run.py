@@ -40,7 +40,7 @@ from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
-from server_app.start_weights import PretrainingJob, check_weights
+from server_app.start_weights import PretrainingJob, check_weights, trained
 from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
 from server_app.written_models import WrittenModels, written_models
@@ -286,10 +286,7 @@ class Run:
         """Start all models from their checkpoints; sites that lack theirs get it before a round."""
         if not self.starts:
             return
-        made = {
-            name: start.run(self.log) if isinstance(start, PretrainingJob) else start
-            for name, start in self.starts.items()
-        }
+        made = trained(self.starts, self.log)
         hashes = {name: each.content_hash for name, each in made.items()}
         self.plan = replace(self.plan, weights=hashes.pop("", ""), starts=hashes)
         self.admission.start_from(made, self.plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,7 +122,10 @@ class PretrainingJob:
         }
 
     def run(self, log: Log) -> Checkpoint:
-        """Pre-train, and keep the result by its content hash."""
+        """Pre-train, and keep the result by its content hash; unless the same job was done since."""
+        if found := _remembered(self.note, self.cache):
+            log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
+            return found
         log(
             f"stage 1: pre-training {self.model['name']} on {self.settings.examples} public "
             f"pictures of {self.settings.identities} people, for their {self.settings.target}"
@@ -219,10 +222,7 @@ def checkpoint(
         return _kept(start_of_run, cache)
     if isinstance(wanted, Pretraining):
         job = PretrainingJob(wanted, config.model, config.seed, cache)
-        if found := _remembered(job.note, cache):
-            log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
-            return found
-        return job
+        return job.run(log) if _remembered(job.note, cache) else job
     tensors, source = _given(config, wanted)
     if isinstance(wanted, PackagedWeights):
         licence = licence_of_packaged(wanted.name)
@@ -241,14 +241,23 @@ def checkpoints(
     """
     found = {}
     for name in config.model_names:
-        said = log if not name else partial(_say_of, name, log)
         try:
-            start = checkpoint(config.of_model(name), cache, said, starts.get(name, ""))
+            start = checkpoint(
+                config.of_model(name), cache, _said_of(name, log), starts.get(name, "")
+            )
         except UserError as error:
             raise _of_model(name, error) from None
         if start is not None:
             found[name] = start
     return found
+
+
+def trained(starts: Mapping[str, Checkpoint | PretrainingJob], log: Log) -> dict[str, Checkpoint]:
+    """Return the checkpoint of each model, after training what has to be trained: each job once."""
+    return {
+        name: start.run(_said_of(name, log)) if isinstance(start, PretrainingJob) else start
+        for name, start in starts.items()
+    }
 
 
 def hashes_before(config: Config, given: str = "") -> tuple[str, dict[str, str]]:
@@ -363,5 +372,6 @@ def _saved(tensors: Mapping[str, Tensor], source: str, cache: Path, licence: str
     return Checkpoint(content_hash, tensors, source, licence)
 
 
-def _say_of(model: str, log: Log, line: str) -> None:
-    log(f"model {model}: {line}")
+def _said_of(model: str, log: Log) -> Log:
+    """Return a log that names the model, where there are several."""
+    return log if not model else lambda line: log(f"model {model}: {line}")

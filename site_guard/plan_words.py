@@ -16,10 +16,20 @@ MOST_SHOWN = 300  # characters of a value
 LEAVES = {"common": "leaves, averaged over all sites", "task": "leaves, averaged over the task"}
 
 
-def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
+def plan_words(
+    plan: Plan, start: str = "", groups: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
     """Return what a plan asks of a site, as pairs of a heading and a text of one line.
 
-    ``start`` is the checkpoint as it is signed, or "" where nothing is.
+    Parameters
+    ----------
+    plan : Plan
+        Of a server.
+    start : str
+        The checkpoint as it is signed, or "" where nothing is.
+    groups : sequence of pairs
+        What becomes of each group under the plan's method. Without, those that are configured are
+        listed, between which a method moves layers.
     """
     train = plan.train
     rounds = f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"
@@ -30,8 +40,7 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
         ("model", _own(plan)),
         ("method", _named(plan.method)),
         ("data", _named(plan.data)),
-        *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
-        *_knowledge(plan),
+        *(groups or _configured(plan)),
         ("rounds", rounds),
         ("a round", f"{length} in batches of {train.batch_size}"),
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
@@ -93,8 +102,21 @@ def _value(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
+def _configured(plan: Plan) -> list[tuple[str, str]]:
+    """Return what is configured of each layer group, and what the method may send besides."""
+    method = str(plan.method.get("name"))
+    return [
+        (
+            "groups",
+            f"as configured: method {method} may move layers between them",
+        ),
+        *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
+        *_knowledge(method),
+    ]
+
+
 def _groups(groups: Mapping[str, Any], codings: Codings) -> list[tuple[str, str]]:
-    """Return what becomes of each layer group; a method may still move tensors between them."""
+    """Return what becomes of each configured layer group."""
     rows = []
     for group, entries in groups.items():
         if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
@@ -118,9 +140,8 @@ def _start(plan: Plan, signed: str) -> str:
     return "no checkpoint, as signed" if signed == NONE else f"checkpoint {signed[:16]}, as signed"
 
 
-def _knowledge(plan: Plan) -> list[tuple[str, str]]:
-    """Return what the plan's method may send besides layers, and what it only receives."""
-    method = str(plan.method.get("name"))
+def _knowledge(method: str) -> list[tuple[str, str]]:
+    """Return what a method may send besides layers, and what it only receives."""
     leaves = [
         (f"knowledge {group}", f"leaves where `share` names it: {each.what}")
         for group, each in knowledge_of(method).items()

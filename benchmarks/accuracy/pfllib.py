@@ -65,6 +65,7 @@ NOTE = (
     "batch size, passes and rounds; it leaves out the last batch where it is not full, and gets no "
     "validation data."
 )
+SHUFFLE = 1  # seed of the order in which the libraries get a site's examples
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 _ACCURACY = re.compile(r"^Averaged Test Accuracy: ([0-9.]+)", re.MULTILINE)
 _SECONDS = re.compile(r"^-+ time cost -+ ([0-9.eE+-]+)", re.MULTILINE)
@@ -160,7 +161,13 @@ class Peer:
         data = [(site.train.inputs.digest(), site.test.inputs.digest()) for site in sites]
         made = load_or_make(
             work / "finished",
-            [asdict(wanted), self.names[wanted.method], wanted.flags(self.known_flags), data],
+            [
+                asdict(wanted),
+                self.names[wanted.method],
+                wanted.flags(self.known_flags),
+                data,
+                SHUFFLE,
+            ],
             lambda: self._run(wanted, sites, work).to_dict(),
         )
         return Played(made["curve"], made["seconds"], made["command"])
@@ -252,15 +259,19 @@ def dataset_name(name: str, site: SiteData) -> str:
 
 
 def write_shards(folder: Path, sites: Sequence[SiteData]) -> None:
-    """Write training and test examples as PFLlib reads them: an array of one dict a file."""
+    """Write training and test examples as PFLlib reads them: an array of one dict a file.
+
+    They are shuffled, as the libraries' own files are: HtFLlib takes them in the order of the file, and
+    in the order of a pool most of its batches would have one class.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     for side in ("train", "test"):
         (folder / side).mkdir(parents=True)
         for number, site in enumerate(sites):
-            data = _arrays(getattr(site, side))
+            data = _arrays(getattr(site, side), np.random.default_rng((SHUFFLE, number)))
             np.savez(folder / side / f"{number}.npz", data=np.array(data, dtype=object))
 
 
-def _arrays(split: Split) -> dict[str, Any]:
-    inputs = split.inputs.batch(np.arange(len(split)))
-    return {"x": inputs.numpy(), "y": split.labels}
+def _arrays(split: Split, generator: np.random.Generator) -> dict[str, Any]:
+    rows = generator.permutation(len(split))
+    return {"x": split.inputs.batch(rows).numpy(), "y": split.labels[rows]}

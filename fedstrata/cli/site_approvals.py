@@ -87,10 +87,12 @@ def _list(_: argparse.Namespace, settings: SiteSettings, approvals: Approvals) -
 
 
 def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approvals) -> list[str]:
+    from fedstrata.cli.plan_groups import group_rows
     from site_guard.plan_words import plan_words
 
     request = approvals.find(options.run)
     plan = _own_plan(request, settings)
+    groups, sizes = group_rows(plan, settings.task, settings.share)
     rows = [
         ("request", request.id),
         ("run", f"{request.run}, {plan.federation}"),
@@ -99,8 +101,8 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
         ("signed by", _signer(request.signer, settings)),
         ("bundle", request.bundle),
         ("plan", request.plan_digest),
-        *plan_words(plan, request.start),
-        ("bytes a round", _bytes(plan, settings.task)),
+        *plan_words(plan, request.start, groups),
+        *sizes,
         *(
             ("bound to", f"the {AGREED[name]} {digest[:16]} on which the sites agreed")
             for name, digest in sorted(approvals.agreed(request.id).items())
@@ -207,38 +209,3 @@ def _own_plan(request: Request, settings: SiteSettings) -> Plan:
         return own_plan(plan, settings)
     except Refused:  # the run is refused, and the answer to it says why
         return replace(plan, own="")
-
-
-def _bytes(plan: Plan, task: str) -> str:
-    """Return what leaves in a round, as the model of this installation has it."""
-    try:  # the plan is a server's, and the model needs torch: neither may end this command
-        from fedstrata.protocol.codec import forms
-        from fedstrata.protocol.forms import size_of
-        from models.networks import OF_SHAPE, usual_shape
-        from strategies.methods import make_method
-        from strategies.partitioned_model import build_partitioned
-
-        model = str(plan.model["name"])
-        shared = plan.method.get("model")  # of a method with a network of its own
-        if {model, shared["name"] if isinstance(shared, dict) else ""} & set(OF_SHAPE):
-            return "not known before the site has said how large an example is"
-        named = (plan.data.get("classes") or {}).get(task) or ("no", "yes")
-        built = build_partitioned(
-            plan,
-            make_method(plan.method),
-            input_shape=usual_shape(model),
-            classes=len(named),
-        )
-        sizes = {}
-        for group in built.partition.exchanged_groups():
-            coding = plan.codings.from_site(group)
-            schema = forms(built.partition.schema(group))
-            parts = [
-                part for name, form in schema.items() for part in coding.parts(name, form).values()
-            ]
-            most = "at most " if coding.name == "lowrank" else ""
-            total = f"{most}{sum(map(size_of, parts)):,} bytes"
-            sizes[group] = f"{len(schema)} tensors of {group} in {total}"
-    except Exception as error:
-        return f"not known here ({type(error).__name__})"
-    return " and ".join(sizes.values()) or "no layers leave"

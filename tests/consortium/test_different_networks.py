@@ -13,6 +13,8 @@ import yaml
 from flwr.app import Message
 
 from site_guard.answers import AnswerFilter
+from site_guard.own_model import own_plan
+from site_guard.plan_rules import read_plan
 from tests.helpers.different_networks import FEW, hospitals, overrides
 from tests.loopback import LoopbackGrid, simulate
 
@@ -43,6 +45,8 @@ def test_each_hospital_trains_its_own_network_and_sends_class_means_alone(tmp_pa
     def through_the_guard(message: Message, reply: Message) -> Message:
         message.metadata.__dict__["_run_id"] = 1
         guard = guards[message.metadata.dst_node_id]
+        _, plan = read_plan(message)
+        guard.settings.plan.check_plan(own_plan(plan, guard.settings))  # its network too is allowed
         answer = guard.filter_answer(message, reply, guard.check_order(message))
         if answer.has_content():
             left.update(*(record.keys() for record in answer.content.array_records.values()))

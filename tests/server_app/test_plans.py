@@ -92,3 +92,16 @@ def test_each_of_several_networks_has_a_start_of_its_own(tmp_path: Path) -> None
     assert json.loads(plans(run, "any")[0])["starts"] == {"a": "any"}
     with pytest.raises(UserError, match="--checkpoint any, or leave it out"):
         plans(run, "c" * 64)
+
+
+def test_a_model_that_trains_its_start_is_signed_for_any_and_the_others_for_theirs(
+    tmp_path: Path,
+) -> None:
+    network = build("mlp", input_shape=(5,), classes=2, head=[], hidden=[3])
+    weights.save(tmp_path / "start.safetensors", network.state_dict(), {})
+    file = f"+weights@models.a.weights=file models.a.weights.path={tmp_path}/start.safetensors"
+    mix = f"weights=none +model@models.a=mlp models.a.hidden=[3] {file} +model@models.b=small_cnn"
+    trained = "+weights@models.b.weights=central +model@models.c=small_cnn"
+    (plan,) = plans({"experiment": "har", "overrides": f"{mix} {trained}"})
+    starts = json.loads(plan)["starts"]
+    assert starts == {"a": weights.content_hash(network.state_dict()), "b": "any"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from flwr.app import Message
+from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from client_app import tuning
 from client_app.store import DiskStore
@@ -15,6 +17,7 @@ from fedstrata.support.errors import UserError
 from models import weights
 from models.model_file import read_model
 from models.networks import build
+from server_app import start_weights
 from tests.helpers.runs import SMALL, Crash, grid_of, same, states, without_times
 from tests.loopback import simulate
 
@@ -237,3 +240,74 @@ def test_newcomers_crossing_and_tuning_are_of_each_network(tmp_path: Path) -> No
     entry = results["deployment"]["newcomers"]["site-05"]
     for name in ("accuracy", "loss"):
         assert made.report.before["test"][name] == pytest.approx(entry["before"][name], abs=1e-6)
+
+
+def start_of(output: Path, results: dict[str, Any], site: str) -> dict[str, torch.Tensor]:
+    """Return the model that a site kept after the last round."""
+    folder = output / results["federation"] / "sites" / site / "models"
+    return dict(read_model(folder / "last.safetensors").tensors)
+
+
+def test_a_model_with_published_weights_and_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    published = squeezenet1_1().state_dict()
+    asked = []
+
+    def fetch(self: SqueezeNet1_1_Weights, **options: object) -> dict[str, torch.Tensor]:
+        asked.append(self)
+        return published
+
+    monkeypatch.setattr(SqueezeNet1_1_Weights, "get_state_dict", fetch)
+    run = [
+        *("method=layers", "groups.common=[head.out]", "groups.task=[]", "groups.personal=['...']"),
+        *("groups.pretrained=[]", "strategy.rounds=1"),
+        "+model@models.big=squeezenet1_1",
+        "+weights@models.big.weights=torchvision",
+        *("+model@models.edge=mlp", "models.edge.hidden=[4]"),
+    ]
+    named = "models.big.weights.name=SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    results = played(tmp_path, *run, named, "train.optimizer.lr=1e-9", sites=2)
+    assert set(asked) == {SqueezeNet1_1_Weights.IMAGENET1K_V1}
+    assert {name: start["source"] for name, start in results["starts"].items()} == {
+        "big": "SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    }
+    kept = start_of(tmp_path, results, "site-00")
+    assert torch.allclose(kept["features.0.weight"], published["features.0.weight"], atol=1e-5)
+    # The default is ResNet-18's: the error says of which model, and what there is.
+    with pytest.raises(
+        UserError, match=r"model big: squeezenet1_1 has no .*models\.big\.weights=none"
+    ):
+        played(tmp_path / "other", *run, sites=2)
+
+
+def test_models_pretrain_by_themselves_and_equal_ones_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+
+    def pretrain(settings: Any, model: Mapping[str, Any], *_: Any, **__: Any) -> Any:
+        jobs.append(model["name"])
+        torch.manual_seed(len(jobs))
+        rest = {key: value for key, value in model.items() if key not in ("name", "head")}
+        network = build(str(model["name"]), input_shape=(3, 28, 28), classes=2, head=[], **rest)
+        body = network.state_dict().items()
+        return {name: tensor for name, tensor in body if not name.startswith("head.")}
+
+    monkeypatch.setattr(start_weights, "pretrain", pretrain)
+    frozen = ["groups.pretrained=[first:2]", "groups.common=[head.out]", "groups.task=[]"]
+    run = [
+        *("method=layers", *frozen, "groups.personal=['...']", "weights=central"),
+        *("+model@models.one=small_cnn", "+model@models.two=small_cnn"),
+        *("+model@models.tiny=mlp", "models.tiny.hidden=[4]", "strategy.rounds=1"),
+    ]
+    results = played(tmp_path, *run, sites=3)
+    assert jobs == ["small_cnn", "mlp"]
+    starts = {name: start["content_hash"] for name, start in results["starts"].items()}
+    assert starts["one"] == starts["two"] != starts["tiny"]
+    first = start_of(tmp_path, results, "site-00")["conv1.weight"]
+    assert torch.equal(first, start_of(tmp_path, results, "site-02")["conv1.weight"])
+    again = played(tmp_path, *run, sites=3)  # found by what decided them
+    assert jobs == ["small_cnn", "mlp"]
+    assert again["starts"] == results["starts"]

@@ -28,6 +28,16 @@ def test_the_words_name_what_leaves_and_what_stays() -> None:
     assert words["privacy"].startswith("none")
 
 
+def test_groups_that_are_known_are_listed_and_configured_ones_are_called_so() -> None:
+    plan = plan_of("faces_paper", "method=fedproto")
+    words = dict(plan_words(plan, groups=[("group personal", "all: stays here")]))
+    assert words["group personal"] == "all: stays here"
+    assert not {"groups", "group common", "knowledge prototypes"} & words.keys()
+    configured = dict(plan_words(plan))
+    assert configured["groups"].startswith("as configured: method fedproto may move layers")
+    assert "group common" in configured
+
+
 def test_knowledge_is_named_with_what_it_is() -> None:
     words = dict(plan_words(plan_of("faces_paper", "method=dbe")))
     assert words["knowledge means"].startswith(

@@ -19,6 +19,24 @@ from tests.system.federation import SITES
 pytestmark = [pytest.mark.system, pytest.mark.smoke]
 WARDS = {"site-00": "ab", "site-01": "bc", "site-02": "ab"}  # the categories at each hospital
 RULES = {"models": ["small_cnn", "linear"], "categories": ["ward"]}
+KNOWLEDGE = ["means", "prototypes", "logits", "label_counts", "projections"]  # that hospitals share
+SENT = {  # the groups that leave a hospital in a round, by method
+    "ditto": {"common"},
+    "dbe": {"common"},
+    "fml": {"common", "task"},
+    "fedproto": {"prototypes"},
+    "fedgh": {"prototypes"},
+    "fedtgp": {"prototypes"},
+    "fd": {"logits"},
+    "fedgen": {"task", "label_counts"},
+    "fedktl": {"projections"},
+}
+MADE = {  # what the server makes for them
+    "fedgh": "global_head",
+    "fedtgp": "learned_prototypes",
+    "fedgen": "generator",
+    "fedktl": "pictures",
+}
 
 
 @dataclass
@@ -53,7 +71,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
             data = str(write_table(processes.folder / "tables" / f"{site}.csv", WARDS[site]))
             task = ("gender", "pose")[index % 2]
-            place |= {"share": ["common", "task", "means", "prototypes"], "plan": RULES}
+            place |= {"share": ["common", "task", *KNOWLEDGE], "plan": RULES}
             start_site(processes, site, port, task=task, threads=1, data=data, **place)
         yield Deployment(processes, superlink)
 
@@ -85,18 +103,34 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
     assert deployed == federation.measured(here)
 
 
-@pytest.mark.parametrize("method", ["ditto", "dbe", "fedproto", "fedgh", "fml"])
-def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
-    deployment: Deployment, tmp_path: Path, body: Path, method: str
-) -> None:
-    overrides = federation.overrides(
-        body, "strategy.rounds=2", f"method={method}", "baselines.alone=false"
+@pytest.fixture(scope="module")
+def played(deployment: Deployment, body: Path) -> tuple[str, list[str]]:
+    """Play all methods of `SENT`, one after the other; return the log, and the overrides of a run."""
+    overrides = federation.overrides(body, "strategy.rounds=2", "baselines.alone=false")
+    started = deployment.processes.flwr_run(
+        "methods",
+        deployment.superlink.name,
+        {
+            "output-dir": str(deployment.output),
+            "name": "methods",
+            "overrides": f"{overrides} method={','.join(SENT)}",
+        },
     )
-    log, results = deployment.run(method, overrides)
-    assert ("before round 1: means of 3 sites" in log) == (method == "dbe")
-    sent = {"fml": {"common", "task"}, "fedproto": {"prototypes"}, "fedgh": {"prototypes"}}
-    assert set(results["rounds"][1]["bytes_up"]) == sent.get(method, {"common"})
-    here, _ = simulate(tmp_path / method, "faces", overrides.split(), sites=len(SITES))
+    return deployment.processes.finish(started, seconds=900), overrides.split()
+
+
+@pytest.mark.parametrize("method", SENT)
+def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
+    deployment: Deployment, played: tuple[str, list[str]], tmp_path: Path, method: str
+) -> None:
+    log, overrides = played
+    assert log.count("before round 1: means of 3 sites") == 1  # of dbe
+    results = federation.read_results(deployment.output, f"methods_method-{method}")
+    record = results["rounds"][1]
+    assert set(record["bytes_up"]) == SENT[method]
+    assert method not in MADE or MADE[method] in record["bytes_down"]
+    assert record["refused"] == {}
+    here, _ = simulate(tmp_path, "faces", [*overrides, f"method={method}"], sites=len(SITES))
     assert federation.measured(results) == federation.measured(here)
 
 

@@ -70,7 +70,8 @@ def test_a_run_is_listed_shown_and_allowed(
     assert f"{asked.id}  17   march-1234  2026-11-30T12:00  resnet18  waiting" in listed
     shown = typed(settings, capsys, "show", "17")
     assert f"signed by        {key_fingerprint(KEY)} the consortium" in shown
-    assert "group common     layer4: leaves, averaged over all sites" in shown
+    assert "group common     layer4.0.conv1, layer4.0.conv2, " in shown
+    assert ": leaves, averaged over all sites (up exact" in shown
     assert "tensors of common in " in shown
     assert "privacy          none" in shown
     assert "no bundle was approved here before" in shown
@@ -78,6 +79,17 @@ def test_a_run_is_listed_shown_and_allowed(
     assert f"{asked.id}: allowed: 0 of 12 rounds used, until 2126-12-31" in allowed or (
         "until 2127-01-01" in allowed
     )
+
+
+def test_the_groups_are_those_of_the_method(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(settings, bundle("one\n"), "method=fedproto")
+    shown = typed(settings, capsys, "show", "17")
+    assert "group personal   layer4, head: stays here" in shown
+    assert "group common" not in shown
+    assert "knowledge prototypes leaves in each round" in shown
+    assert "`share` does not name it: this site refuses the run" in shown
 
 
 def test_the_bytes_of_a_round_are_a_bound_where_the_rank_is_chosen_later(

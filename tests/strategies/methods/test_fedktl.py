@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from fedstrata.protocol.task_kinds import KINDS, TaskKind
 from fedstrata.support.errors import UserError
+from models.generators.style import StyleNetwork
 from models.training.loop import FitSettings
 from strategies.class_statistics import COUNTS, SUMS
 from strategies.methods import make_method
@@ -46,6 +48,7 @@ LOCAL = make_method({"name": "local"})
 EXAMPLES = [6, 9]
 SHAPE = (1, 2, 2)  # four inputs, as tests.helpers.method_rounds has them
 RUN = [*SMALL, "method=fedktl"]
+SENT = "extras.pictures"
 PICTURES = torch.tensor([[[[0.1, 0.9], [0.4, 0.2]]], [[[0.0] * 2] * 2], [[[0.7, 0.3], [0.8, 0.5]]]])
 TARGETS = torch.tensor([[0.5, -0.2], [0.0, 0.0], [-0.3, 0.8]])
 RECEIVED = {
@@ -210,6 +213,25 @@ def test_another_width_than_the_generators_is_answered_with_its_own(tmp_path: Pa
         simulate(tmp_path, "faces", [*RUN, "method.latent=16"], sites=2)
     with pytest.raises(UserError, match=r"method\.generator=/no\.safetensors: write packaged, or"):
         simulate(tmp_path, "faces", [*RUN, "method.generator=/no.safetensors"], sites=2)
+
+
+def test_a_run_takes_the_style_generator_of_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = StyleNetwork((6, 5), latent=4, noise=3, layers=2)  # pictures of 8x8
+    path = tmp_path / "style.safetensors"
+    # As files of StyleGAN2 have it: a tensor that is not needed here.
+    save_file({**network.state_dict(), "mapping.w_avg": torch.zeros(4)}, path)
+    chosen = [*RUN, f"method.generator={path}", "method.latent=4", "method.steps=2"]
+    results, _ = simulate(tmp_path / "out", "faces", chosen, sites=2)
+    assert all(len(record["participants"]) == 2 for record in results["rounds"])
+    assert [record["kept"] for record in results["rounds"]] == [{}, {}]
+    kept = states(tmp_path / "out", results["run"])
+    pictures = next(tensor for name, tensor in kept.items() if name.endswith(SENT))
+    assert pictures.shape[1:] == (3, 28, 28)
+    assert 0 <= float(pictures.min()) < float(pictures.max()) <= 1
+    other, _ = simulate(tmp_path / "packaged", "faces", [*RUN, "method.steps=2"], sites=2)
+    drawn = states(tmp_path / "packaged", other["run"])
+    assert not torch.equal(pictures, drawn[next(n for n in drawn if n.endswith(SENT))])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "classes"])
