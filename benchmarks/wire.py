@@ -196,6 +196,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def only(setup: Setup, names: Sequence[str]) -> Setup:
+    """Return the setup with these codings beside the exact layers."""
+    few = tuple(case for case in setup.cases if case.name in (EXACT.name, *names))
+    return replace(setup, cases=few)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, measure, and write a table for each set of data."""
     options = parse(arguments)
@@ -213,8 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 faces(body) if each == "faces" else har(options.har.resolve()) for each in sets
             ]
         if options.cases:
-            few = tuple(case for case in CASES if case.name in (EXACT.name, *options.cases))
-            setups = [replace(setup, cases=few) for setup in setups]
+            setups = [only(setup, options.cases) for setup in setups]
         for setup in setups:
             compare(setup, folder / setup.name, 2 if options.quick else options.rounds, options)
 

@@ -41,11 +41,11 @@ FLAGS: Flags = {
         "steps": ("-se", 1),
     },
 }
-# Its own data loader never shuffles, which ours does in every epoch.
+# Its own data loader never shuffles, which ours does in every epoch; `write_shards` does once.
 NOTE = (
     "HtFLlib plays one run: it fixes its own seed. It has the same training and test examples, "
     "networks, rate, batch size, passes, rounds and options of the method. It leaves out the last "
-    "batch where it is not full, takes the examples in the same order in every pass, clips nothing, "
+    "batch where it is not full, takes the examples in one shuffled order in every pass, clips nothing, "
     "and gets no validation data. FedProto and FedTGP predict by the nearest prototype there: "
     "compare `fedproto:predict=nearest`."
 )

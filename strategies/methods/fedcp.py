@@ -85,7 +85,8 @@ class FedCP(Method):
     nothing of the personal one leaves. The code also draws Gumbel noise for r, even in evaluation;
     here r is the softmax itself. The received body is in eval mode. Where memory is too short for a
     batch, the discrepancy is the mean of those of its parts. On HAR with momentum 0.9 (one seed, 10
-    rounds) the paper's weight of 5 gave 85.81 %, 1 gave 92.29, 0 gave 93.29, and FedPer had 92.58.
+    rounds) the paper's weight of 5 gave 85.81 %, 1 gave 92.29, 0 gave 93.29, and FedPer had 92.58;
+    docs/methods.md has the same without momentum.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.accuracy.wire_setups import EXACT, faces
 from benchmarks.measure.site_bytes import SiteBytes
 from benchmarks.report.tables import Figure, write
-from benchmarks.wire import STOCK, accuracy_in, accuracy_note, main, parse, table
+from benchmarks.wire import STOCK, accuracy_in, accuracy_note, main, only, parse, table
 
 
 def test_the_table_has_how_many_times_fewer_bytes() -> None:
@@ -58,3 +58,13 @@ def test_the_note_says_when_the_accuracy_was_measured() -> None:
     assert "measured before the bytes" in accuracy_note(setup, again, measured)
     assert accuracy_note(setup, again, {}) == "Accuracy was not measured."
     assert accuracy_note(setup, parse([]), measured).startswith("Accuracy: mean over 10 simulated")
+
+
+def test_chosen_codings_stand_beside_exact_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    options = parse(["--cases", "low rank", "int8"])
+    cases = only(faces(Path("/body")), options.cases).cases
+    assert [case.name for case in cases] == [EXACT.name, "int8", "low rank"]
+    assert parse([]).cases is None
+    with pytest.raises(SystemExit):
+        parse(["--cases", "no coding"])
+    assert "'low rank'" in capsys.readouterr().err
