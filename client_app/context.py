@@ -184,7 +184,7 @@ class SiteContext:
         wanted = self.plan.weights
         return not wanted or checkpoint_path(self.node.cache_dir, wanted).exists()
 
-    @property
+    @cached_property
     def store(self) -> DiskStore:
         """Where this site's personal layers of this federation are."""
         return DiskStore(self.node.state_dir, self.plan.federation, self.data.site)

@@ -389,9 +389,11 @@ class DiskStore:
 
     def rounds(self) -> list[int]:
         """Return the rounds there are files of, ascending."""
-        if not self.folder.is_dir():
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        matches = (_FILE.fullmatch(path.name) for path in self.folder.iterdir())
+        matches = map(_FILE.fullmatch, names)
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, round_number: int) -> Path:

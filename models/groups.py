@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -118,23 +119,18 @@ class Partition:
 
     def names(self, group: str) -> tuple[str, ...]:
         """Return the names of all tensors of ``group``."""
-        wanted = self.group(group).name
-        return tuple(name for name, owner in self.group_of.items() if owner == wanted)
+        return self._names_of[self.group(group).name]
 
     def exchanged_names(self, group: str) -> tuple[str, ...]:
         """Return the tensors of ``group`` that travel: floating-point ones only.
 
         Empty for a group that is not exchanged.
         """
-        if not self.group(group).exchanged:
-            return ()
-        # BatchNorm's num_batches_tracked is an int64 counter. A mean of counters is no count, and as
-        # floats they lose whole steps above 2**24. It matters only where momentum is None.
-        return tuple(name for name in self.names(group) if self.specs[name].floating)
+        return self._exchanged_of[self.group(group).name]
 
     def exchanged_groups(self) -> tuple[str, ...]:
         """Return the names of the groups that exchange at least one tensor."""
-        return tuple(name for name in self.groups if self.exchanged_names(name))
+        return self._exchanged_groups
 
     def leaving_groups(self) -> tuple[str, ...]:
         """Return the exchanged groups that sites send: all but those that go down only."""
@@ -145,9 +141,7 @@ class Partition:
 
         These are the personal tensors, and the integer buffers of exchanged groups.
         """
-        sent = {name for group in self.exchanged_groups() for name in self.exchanged_names(group)}
-        trained = (name for name, owner in self.group_of.items() if self.groups[owner].trained)
-        return tuple(name for name in trained if name not in sent)
+        return self._kept_names
 
     def schema(self, group: str) -> dict[str, TensorSpec]:
         """Return name to spec of the tensors that ``group`` exchanges."""
@@ -160,6 +154,36 @@ class Partition:
     def summary(self) -> list[GroupRow]:
         """Return one row per group, empty ones included."""
         return [self._row(group) for group in self.groups.values()]
+
+    # Many sites of one process ask for these in each round, and they never change.
+
+    @cached_property
+    def _names_of(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {name: [] for name in self.groups}
+        for name, owner in self.group_of.items():
+            found.setdefault(owner, []).append(name)
+        return {group: tuple(names) for group, names in found.items()}
+
+    @cached_property
+    def _exchanged_of(self) -> Mapping[str, tuple[str, ...]]:
+        # BatchNorm's num_batches_tracked is an int64 counter. A mean of counters is no count, and as
+        # floats they lose whole steps above 2**24. It matters only where momentum is None.
+        return {
+            name: tuple(each for each in self._names_of[name] if self.specs[each].floating)
+            if group.exchanged
+            else ()
+            for name, group in self.groups.items()
+        }
+
+    @cached_property
+    def _exchanged_groups(self) -> tuple[str, ...]:
+        return tuple(name for name, names in self._exchanged_of.items() if names)
+
+    @cached_property
+    def _kept_names(self) -> tuple[str, ...]:
+        sent = {name for names in self._exchanged_of.values() for name in names}
+        trained = (name for name, owner in self.group_of.items() if self.groups[owner].trained)
+        return tuple(name for name in trained if name not in sent)
 
     def _row(self, group: Group) -> GroupRow:
         specs = [self.specs[name] for name in self.names(group.name)]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from client_app.cohort.updates import SiteUpdate, StackedUpdates
 from client_app.context import SiteContext
 from client_app.memory import out_of_memory
 from client_app.numerics import numerics_of
@@ -218,22 +219,13 @@ def _train_team(team: _Team, best: int) -> list[Outcome]:
         penalty=team.sites[0].context.method.penalty(),
         exchanged=[n for group in partition.exchanged_groups() for n in partition.names(group)],
     )
-    finite = _finite(stack)
-    on_cpu = {name: tensor.cpu() for name, tensor in stack.items()}
+    updates = StackedUpdates({name: tensor.cpu() for name, tensor in stack.items()})
     seconds = (time.perf_counter() - started) / len(team.sites)
     outcomes: list[Outcome] = []
     for i, site in enumerate(team.sites):
-        mine = {name: tensor[i] for name, tensor in on_cpu.items()}
-        problem = problems[i] or next(
-            (
-                f"{name} is not finite after training: lower train.optimizer.lr"
-                for name, good in finite.items()
-                if not good[i]
-            ),
-            "",
-        )
+        mine = SiteUpdate(updates, i)
         try:
-            if problem:
+            if problem := problems[i] or mine.not_finite():
                 raise Diverged(problem)
             _save(site, team.number, mine, learners[i], best)
             numerics = numerics_of(site.splits.values(), 1, batched_sites=len(team.sites))
@@ -267,19 +259,11 @@ def _measured(team: _Team) -> list[Metrics]:
             batch_size=first.context.evaluation_batch,
             device=first.context.device,
         )
-        measure = first.context.objective.measure
-        for by_split, mine, part in zip(found, outputs, parts, strict=True):
-            by_split[name] = measure(mine, torch.from_numpy(part.labels))
+        labels = [torch.from_numpy(part.labels) for part in parts]
+        measured = first.context.objective.measure_each(outputs, labels)
+        for by_split, mine in zip(found, measured, strict=True):
+            by_split[name] = mine
     return found
-
-
-def _finite(stack: Stack) -> dict[str, list[bool]]:
-    """Return by name which sites' tensors are numbers."""
-    return {
-        name: torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
-        for name, tensor in stack.items()
-        if tensor.is_floating_point()
-    }
 
 
 def _ready_site(
@@ -372,8 +356,8 @@ def _teams(
         group.sort(key=lambda site: -len(site.splits["train"]))
         team: list[_ReadySite] = []
         inputs = 0
+        shape = group[0].splits["train"].inputs.batch(np.arange(1)).numel()
         for site in group:
-            shape = site.splits["train"].inputs.batch(np.arange(1)).numel()
             size = shape * max(len(part) for part in site.splits.values())
             full = (len(team) + 1) * elements > MOST_STACKED or inputs + size > MOST_INPUTS
             if team and full:

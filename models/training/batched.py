@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -129,9 +129,10 @@ def fit_batched(
     ordered = stack if sorted_already else {n: tensor[order] for n, tensor in stack.items()}
     names = [name for name in ordered if name in set(trained)]
     before = [learners[i].optimizer_state for i in order]
-    stepper = STACKED[settings.config.optimizer.name](
-        {n: ordered[n] for n in names}, before, settings
-    )
+    trains = {n: ordered[n] for n in names}
+    once = max(steps, default=0) <= 1 and not any(before) and not {*names} & {*kept}
+    settings_now = _without_momentum(settings) if once else settings
+    stepper = STACKED[settings.config.optimizer.name](trains, before, settings_now)
     pulled = [name for name in names if name in set(exchanged)] if penalty else []
     begun = {name: ordered[name].clone() for name in pulled}
     loss_of = vmap(_loss_of(network, learners[0].loss, penalty if pulled else None))
@@ -215,6 +216,12 @@ def _loss_of(network: nn.Module, kind: TaskLoss, penalty: Penalty | None):  # ty
         return value + penalty({name: tensors[name] for name in begun}, begun)
 
     return loss
+
+
+def _without_momentum(settings: FitSettings) -> FitSettings:
+    """Return the settings of a single step that nothing follows: its momentum is its gradient."""
+    optimizer = replace(settings.config.optimizer, momentum=0.0)
+    return replace(settings, config=replace(settings.config, optimizer=optimizer))
 
 
 def _clipping(gradients: Mapping[str, Tensor], most: float | None) -> Tensor | None:

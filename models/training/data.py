@@ -67,11 +67,21 @@ class ArrayInputs:
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the inputs at ``indices``: float32, ``(b, c, h, w)`` or ``(b, d)``."""
         chosen = torch.from_numpy(np.ascontiguousarray(self.values[indices]))
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        mean, std = self._scale
         if chosen.dtype == torch.uint8:
             chosen = chosen.permute(0, 3, 1, 2).float().div_(255.0)
             mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+        elif self._as_they_are:
+            return chosen
         return ((chosen - mean) / std).contiguous()
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean), torch.tensor(self.std)
+
+    @cached_property
+    def _as_they_are(self) -> bool:
+        return not any(self.mean) and all(each == 1 for each in self.std)
 
     def digest(self) -> str:
         """Return the SHA-256 of the values, their shape and dtype, and the normalization.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from models.training.losses import (
 from models.training.metrics import metrics
 from models.training.number_metrics import errors_of_mean, mae_interval, number_metrics, or_none
 from models.training.rankings import Numbers
+from models.training.stacked_metrics import metrics_of_each
 
 Measured = dict[str, float | None]
 
@@ -72,6 +73,10 @@ class Objective(ABC):
     def measure(self, outputs: Tensor, labels: Tensor) -> Measured:
         """Return ``examples`` and the kind's measures of float32 outputs, ``(n, outputs)``."""
 
+    def measure_each(self, outputs: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Measured]:
+        """Return what `measure` says of each of many models, to the bit."""
+        return [self.measure(mine, true) for mine, true in zip(outputs, labels, strict=True)]
+
     @abstractmethod
     def baseline(self, train: Labels, validation: Labels, test: Labels) -> dict[str, float]:
         """Return the measures on the test data of a guess without any input, by name."""
@@ -108,6 +113,10 @@ class OneOfClasses(Objective):
     def measure(self, outputs: Tensor, labels: Tensor) -> Measured:
         """Return loss, accuracy, balanced accuracy and AUROC."""
         return metrics(outputs, labels, self.outputs)
+
+    def measure_each(self, outputs: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Measured]:
+        """Return the measures of each of many models, those of equally long data as one."""
+        return metrics_of_each(outputs, labels, self.outputs)
 
     def baseline(self, train: Labels, validation: Labels, test: Labels) -> dict[str, float]:
         """Return the accuracy of the commonest training class."""

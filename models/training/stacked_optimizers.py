@@ -99,8 +99,31 @@ class StackedSGD(StackedOptimizer):
 
     buffers: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
 
+    def __init__(
+        self, stack: Stack, before: Sequence[OptimizerState], settings: FitSettings
+    ) -> None:
+        # Those whose momentum begins: as torch's optimizer has it, it is the first gradient.
+        self._begins = {
+            n for n in stack if not any("momentum_buffer" in s.get(n, {}) for s in before)
+        }
+        super().__init__(stack, before, settings)
+
     def _used(self) -> tuple[str, ...]:
         return self.buffers if self.config.momentum else ()
+
+    def _of_all(self, name: str, buffer: str) -> Tensor:
+        if name in self._begins:
+            return torch.empty_like(self.stack[name])
+        return super()._of_all(name, buffer)
+
+    def _count(self, name: str, active: int) -> None:
+        if self.kept and name in self._begins:  # models that have done all their steps already
+            self.kept["momentum_buffer"][name][active:] = 0
+
+    def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
+        """Update the parameters of the first models; see the base class."""
+        super().step(gradients, clipping)
+        self._begins -= gradients.keys()
 
     def _step_rows(self, name: str, rows: slice, change: Tensor) -> None:
         parameter = self.stack[name][rows]
@@ -108,7 +131,11 @@ class StackedSGD(StackedOptimizer):
             change = change.add(parameter, alpha=self.config.weight_decay)
         if self.kept:
             buffer = self.kept["momentum_buffer"][name][rows]
-            change = buffer.mul_(self.config.momentum).add_(change)
+            if name in self._begins:
+                buffer.copy_(change)
+            else:
+                buffer.mul_(self.config.momentum).add_(change)
+            change = buffer
         parameter.add_(change, alpha=-self.lr)
 
 

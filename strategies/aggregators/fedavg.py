@@ -121,6 +121,39 @@ class FixedPointSum:
 
         on_all_cores({name: len(tensor) for name, tensor in values.items()}, BLOCK, add)
 
+    def add_stacked(self, updates: Tensors, examples: Mapping[int, int]) -> None:
+        """Add rows of stacked updates as `add` adds each, to the same bits.
+
+        Parameters
+        ----------
+        updates : mapping of str to Tensor
+            Of shape ``(m, ...)``.
+        examples : mapping of int to int
+            Examples by row; other rows are left out.
+        """
+        rows = np.array(list(examples), dtype=np.intp)
+        # A slice is a view, other rows are copied.
+        in_order = bool((rows == np.arange(len(rows))).all())
+        scales = np.array(list(examples.values()), dtype=np.float64)[:, None] * 2.0**self.shift
+        values = {n: t.detach().reshape(len(t), t[0].numel()) for n, t in updates.items()}
+        totals = {name: flat(self._of(name, t[0])).numpy() for name, t in updates.items()}
+
+        def add(blocks: Iterator[Block]) -> None:
+            products, cut = scratch(np.float64), scratch(np.int64)
+            for name, span in blocks:
+                sums, width = totals[name][span], span.stop - span.start
+                for start in range(0, len(rows), BLOCK // width):
+                    part = slice(start, min(start + BLOCK // width, len(rows)))
+                    given = numbers(values[name][part if in_order else rows[part], span])
+                    size = len(given) * width
+                    product = products[:size].reshape(-1, width)
+                    whole = cut[:size].reshape(-1, width)
+                    np.multiply(given, scales[part], out=product, dtype=np.float64)
+                    np.copyto(whole, product, casting="unsafe")  # towards zero
+                    np.add(sums, whole.sum(axis=0), out=sums)
+
+        on_all_cores({name: tensor.shape[1] for name, tensor in values.items()}, BLOCK, add)
+
     def add_sums(self, sums: Tensors) -> None:
         """Add other sums: int64, of the same shift."""
         self._add_held()

@@ -189,3 +189,19 @@ def test_what_was_given_is_there_for_who_resumes(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "march")
     folder.begin(CONFIG, "faces", {"overrides": ["seed=7"], "data-root": "/data", "nodes": 3})
     assert read_given(folder.path) == Given(("seed=7",), "/data", 3)
+
+
+def test_json_is_written_as_python_writes_it_and_no_number_that_json_has_not(
+    tmp_path: Path,
+) -> None:
+    content = {
+        "none": [[], {}, None],
+        "text": 'a "b"\n{}[]: ü',
+        "numbers": [1e-05, 1e22, -0.0, True],
+    }
+    write_json(tmp_path / "a.json", content)
+    written = (tmp_path / "a.json").read_text()
+    assert written == json.dumps(content, indent=1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert (tmp_path / "a.json").read_text() == written

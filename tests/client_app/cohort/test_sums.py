@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from client_app.cohort.sums import CohortSums
+from client_app.cohort.updates import SiteUpdate, StackedUpdates
 from client_app.context import SiteContext
 from client_app.round import round_report
 from fedstrata.protocol.answers import RoundReport
@@ -66,3 +69,48 @@ def test_partial_work_is_refused_where_the_method_refuses_it() -> None:
     sums = CohortSums(EXPECTED, context.method)
     with pytest.raises(Refused):
         sums.add("gender", report_of(context, 1), context.partitioned.partition, received(context))
+
+
+def stacked(updates: list[dict[str, torch.Tensor]]) -> list[SiteUpdate]:
+    stack = StackedUpdates({n: torch.stack([each[n] for each in updates]) for n in updates[0]})
+    return [SiteUpdate(stack, i) for i in range(len(updates))]
+
+
+@pytest.mark.parametrize("left_out", [(), (1,), (0, 1, 2, 3)])
+def test_stacked_updates_have_the_sums_of_single_ones(left_out: tuple[int, ...]) -> None:
+    context = opened(plan_of())
+    own = context.partitioned.partition
+    torch.manual_seed(3)
+    updates = [
+        {
+            n: torch.randn(t.shape) if t.is_floating_point() else t
+            for n, t in received(context).items()
+        }
+        for _ in range(5)
+    ]
+    payloads = []
+    # Two stacks, and one site that trained alone between them.
+    for given in ([*stacked(updates[:2]), updates[2], *stacked(updates[3:])], updates):
+        sums = CohortSums(EXPECTED, context.method)
+        for i, update in enumerate(given):
+            if i not in left_out:
+                report = replace(report_of(context), examples=24 + i)
+                sums.add("gender" if i < 4 else "pose", report, own, update)
+        payloads.append(sums.payloads())
+    assert payloads[0] == payloads[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e30])
+def test_a_refused_site_of_a_stack_is_in_no_sum(value: float) -> None:
+    context = opened(plan_of())
+    own = context.partitioned.partition
+    good, wrong = received(context), dict(received(context))
+    name = own.exchanged_names("task")[0]
+    wrong[name] = torch.full_like(good[name], value)
+    sums, alone = CohortSums(EXPECTED, context.method), CohortSums(EXPECTED, context.method)
+    first, second = stacked([good, wrong])
+    sums.add("gender", report_of(context), own, first)
+    with pytest.raises(Refused, match=f"group task: '{name}' has"):
+        sums.add("gender", report_of(context), own, second)
+    alone.add("gender", report_of(context), own, good)
+    assert sums.payloads() == alone.payloads()

@@ -52,3 +52,33 @@ def test_without_momentum_there_is_no_state() -> None:
     stacked.save([1, 1], ["w"])
     assert states == [{}, {}]
     assert torch.allclose(stack["w"], torch.tensor([[-0.01], [-0.005]]).expand(2, 3))
+
+
+def test_a_momentum_that_begins_is_the_first_gradient_to_the_bit() -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(2, 300), torch.randn(3, 2, 300)
+    stack = {"w": start.clone()}
+    states: list[OptimizerState] = [{}, {"w": {"momentum_buffer": torch.zeros(300)}}]
+    stacked = [
+        STACKED["sgd"]({"w": stack["w"][:1]}, states[:1], settings_of("sgd")),
+        STACKED["sgd"]({"w": stack["w"][1:]}, states[1:], settings_of("sgd")),
+    ]
+    for number in range(3):
+        for i, each in enumerate(stacked):
+            each.step({"w": gradients[number, i : i + 1]}, None)
+    for i in range(2):
+        alone = torch.nn.Parameter(start[i].clone())
+        optimizer = make_optimizer({"w": alone}, settings_of("sgd"))
+        for number in range(3):
+            alone.grad = gradients[number, i].clone()
+            optimizer.step()
+        assert torch.equal(stack["w"][i], alone.detach())
+
+
+def test_a_parameter_whose_gradient_comes_later_has_no_momentum_of_models_that_are_done() -> None:
+    states: list[OptimizerState] = [{}, {}]
+    stacked = STACKED["sgd"]({n: torch.ones(2, 3) for n in "vw"}, states, settings_of("sgd"))
+    stacked.step({"v": torch.ones(2, 3)}, None)
+    stacked.step({n: torch.ones(1, 3) for n in "vw"}, None)
+    stacked.save([2, 1], ["v", "w"])
+    assert states[1]["w"]["momentum_buffer"].tolist() == [0.0, 0.0, 0.0]
