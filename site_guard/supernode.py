@@ -23,7 +23,8 @@ TESTED = ("1.31",)  # Flower's versions, without the last number, that the tests
 POLL = 0.5  # seconds between two looks for messages at the SuperLink
 SOON, SLOWER = 0.05, 1.25  # seconds until the first look after an answer; each then waits longer
 RETRY, RETRY_AT_MOST = 0.05, 0.5  # seconds until a chunk that was not there is asked for again
-PUSHED_POLL = 0.02  # seconds between two looks for what the site's own process has pushed
+PUSHED_POLL = 0.1  # seconds between two looks for the answer of the site's own process
+CHUNK_POLL = 0.02  # seconds between two looks for the next chunk of an answer
 FLOWER_SLEEPS = (3, 0.5)  # seconds that Flower's loop sleeps in either case
 SENDING = "yield_object_contents"  # Flower's function that waits for the chunks of an answer
 PATIENCE = 60.0  # seconds for one chunk
@@ -105,15 +106,17 @@ class _Sleep:
         """Sleep for ``seconds`` or less; raise TimeoutError where an answer never becomes whole."""
         # Flower passes no argument that says what it waits for: the caller's variables do.
         caller = sys._getframe(1)
+        pushed_poll = PUSHED_POLL
         if caller.f_code.co_name == SENDING:
             self._check_wait(caller.f_locals["tree"].object_id)
+            pushed_poll = CHUNK_POLL
         look, pushed = FLOWER_SLEEPS
         if seconds == look:
             time.sleep(min(seconds, self.poll, self._next))
             self._next = min(self._next * SLOWER, self.poll)
             return
         self._next = SOON  # it has a message
-        time.sleep(min(seconds, self.poll, PUSHED_POLL) if seconds == pushed else seconds)
+        time.sleep(min(seconds, self.poll, pushed_poll) if seconds == pushed else seconds)
 
     def _check_wait(self, chunk: str) -> None:
         now = time.monotonic()
