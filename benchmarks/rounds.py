@@ -120,7 +120,7 @@ class Deployment:
 
     def start(self, processes: Processes) -> SuperLink:
         """Start the SuperLink and the sites; return the SuperLink."""
-        superlink = SuperLink(processes)
+        superlink = SuperLink(processes, stock=self.case == STOCK)
         superlink.start()
         for index in range(self.sites):
             self._start_site(processes, superlink, index)

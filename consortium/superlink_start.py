@@ -7,12 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 from consortium.founding import SECRET
 from consortium.key_files import PRIVATE_FILE, PRIVATE_FOLDER
 from fedstrata.support.errors import UserError
+from fedstrata.support.freed_memory import keep_freed_memory
 
+TESTED = ("1.31",)  # Flower's versions, without the last number, that the tests were run with
 DATABASE = "superlink.db"
 CONTROL, APPIO = "127.0.0.1:9093", "127.0.0.1:9091"
 UMASK = 0o077
@@ -120,11 +124,29 @@ def prepare_state(folder: Path) -> None:
 
 
 def become(command: Sequence[str]) -> None:
-    """Turn this process into Flower's SuperLink."""
-    program = Path(sys.executable).parent / "flower-superlink"
+    """Turn this process into Flower's SuperLink, with layers in files beside its database."""
     try:
-        os.execv(program, [str(program), *command])
-    except OSError as error:
-        raise UserError(
-            f"{program}: {error.strerror}: install Flower beside this Python, `pip install -e .`"
-        ) from None
+        from flwr.server import app
+    except ImportError as error:
+        raise UserError(f"{error}: install Flower beside this Python, `pip install -e .`") from None
+    keep_freed_memory()
+    if reason := put_layers_in_files(app, version("flwr")):
+        print(f"fedstrata superlink: {reason}", file=sys.stderr, flush=True)
+    sys.argv = ["flower-superlink", *command]  # Flower reads its options from there alone
+    app.run_superlink()
+
+
+def put_layers_in_files(app: ModuleType, flower: str) -> str:
+    """Let Flower's module keep large objects in files; return "" or why its database has them.
+
+    Only the name of the class that makes its store is replaced.
+    """
+    ours, flowers = "large layers pass through the database, which is slower", "ObjectStoreFactory"
+    if ".".join(flower.split(".")[:2]) not in TESTED:
+        return f"{ours}: tested with Flower {' or '.join(TESTED)} alone, and {flower} is installed"
+    from consortium.object_files import ObjectFilesFactory
+
+    if getattr(app, flowers, None) is not ObjectFilesFactory.__base__:
+        return f"{ours}: {app.__name__} has no {flowers}, as that of Flower {TESTED[-1]} has"
+    vars(app)[flowers] = ObjectFilesFactory
+    return ""

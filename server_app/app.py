@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
+from fedstrata.support.freed_memory import keep_freed_memory
 from fedstrata.support.home import home
 from fedstrata.support.said_lines import VARIABLE, note_said
 from server_app.audit import find_audit
@@ -65,6 +66,8 @@ def main(grid: Grid, context: Context) -> None:
     # A SuperLink of a deployment is for other users, and that of `fedstrata run` is its own.
     if not isinstance(grid, GrpcGrid) and VARIABLE not in os.environ:
         warn_of_other_owner()
+    if isinstance(grid, GrpcGrid):
+        keep_freed_memory()
     try:
         run_all(grid, read_run_config(context.run_config))
     except UserError as error:

@@ -48,6 +48,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
+from fedstrata.protocol.chunks import Slicer
 from fedstrata.protocol.inflation import inflated_size
 from fedstrata.support.errors import UserError
 
@@ -55,7 +56,7 @@ logger = logging.getLogger("flwr")
 CALL_SECONDS, CHUNK_SECONDS = 20.0, 600.0  # for a call, and for one that carries layers
 MOST_INFLATED = 1 << 33  # bytes of an order's layers, once its chunks are put together
 CARRIES_LAYERS = ("PullObject", "PushObject")
-RETRY, RETRY_AT_MOST = 0.05, 0.5  # seconds until a chunk that was not there is asked for again
+RETRY, RETRY_AT_MOST = 0.05, 0.1  # seconds until a chunk that was not there is asked for again
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
 COMPONENT = "flwr-clientapp"  # what we call ourselves in the SuperNode's check of versions
 
@@ -121,7 +122,7 @@ class Work:
 
     def push(self, answer: Message) -> None:
         """Hand the answer to the SuperNode, which sends it."""
-        push_message(self.stub, answer, self.context)
+        push_message(self.stub, Slicer().slice(answer), self.context)
         self.answered = True
 
 

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from fedstrata.support.errors import UserError
@@ -20,11 +21,15 @@ from fedstrata.support.errors import UserError
 logger = logging.getLogger("flwr")
 TESTED = ("1.31",)  # Flower's versions, without the last number, that the tests were run with
 POLL = 0.5  # seconds between two looks for messages at the SuperLink
-PUSHED_POLL = 0.1  # seconds between two looks for what the site's own process has pushed
+SOON, SLOWER = 0.05, 1.25  # seconds until the first look after an answer; each then waits longer
+RETRY, RETRY_AT_MOST = 0.05, 0.5  # seconds until a chunk that was not there is asked for again
+PUSHED_POLL = 0.1  # seconds between two looks for the answer of the site's own process
+CHUNK_POLL = 0.02  # seconds between two looks for the next chunk of an answer
 FLOWER_SLEEPS = (3, 0.5)  # seconds that Flower's loop sleeps in either case
 SENDING = "yield_object_contents"  # Flower's function that waits for the chunks of an answer
 PATIENCE = 60.0  # seconds for one chunk
 PAUSE = 5.0  # seconds without a look at a chunk after which a wait for it has ended
+PULL = "pull_objects"  # Flower's function that asks for the chunks of a message
 FETCH, SEND = "_pull_and_store_message", "_push_messages"  # the two halves of Flower's loop
 
 
@@ -40,6 +45,7 @@ def prepare(poll: float) -> None:
     from flwr.supernode import start_client_internal
 
     look_every(start_client_internal, poll)
+    ask_again_soon(start_client_internal)
     answer_in_turn(start_client_internal)
 
 
@@ -65,7 +71,8 @@ def look_every(loop: ModuleType, poll: float) -> None:
     """Let the loop of Flower's SuperNode sleep no longer than ``poll`` seconds.
 
     Flower 1.31 has no option for it. Its loop sleeps 3 seconds after each look that found nothing,
-    which is most of the time of a short round.
+    which is most of the time of a short round. Here the first looks after an answer follow each
+    other closely: the next round is near.
 
     The loop also waits for ever for the rest of an answer if the site's process was killed while
     it handed the answer over. Here it gives that answer up after ``PATIENCE`` seconds, so that the
@@ -90,6 +97,7 @@ class _Sleep:
     """Sleeps in Flower's place."""
 
     poll: float
+    _next: float = SOON  # seconds until the next look for a message
     _chunk: str = ""  # of an answer: what Flower waits for
     _since: float = 0.0
     _seen: float = 0.0
@@ -98,10 +106,17 @@ class _Sleep:
         """Sleep for ``seconds`` or less; raise TimeoutError where an answer never becomes whole."""
         # Flower passes no argument that says what it waits for: the caller's variables do.
         caller = sys._getframe(1)
+        pushed_poll = PUSHED_POLL
         if caller.f_code.co_name == SENDING:
             self._check_wait(caller.f_locals["tree"].object_id)
-        longest = dict(zip(FLOWER_SLEEPS, (self.poll, min(self.poll, PUSHED_POLL)), strict=True))
-        time.sleep(min(seconds, longest.get(seconds, seconds)))
+            pushed_poll = CHUNK_POLL
+        look, pushed = FLOWER_SLEEPS
+        if seconds == look:
+            time.sleep(min(seconds, self.poll, self._next))
+            self._next = min(self._next * SLOWER, self.poll)
+            return
+        self._next = SOON  # it has a message
+        time.sleep(min(seconds, self.poll, pushed_poll) if seconds == pushed else seconds)
 
     def _check_wait(self, chunk: str) -> None:
         now = time.monotonic()
@@ -111,6 +126,27 @@ class _Sleep:
         if now - self._since > PATIENCE:
             self._chunk = ""
             raise TimeoutError(f"its app did not hand over all of it within {PATIENCE:.0f} s")
+
+
+def ask_again_soon(loop: ModuleType) -> None:
+    """Let the loop ask again soon for a chunk of a message that is not at the SuperLink yet.
+
+    A message is announced before its chunks are there. Flower asks again after 1 s, then 2, then 4.
+
+    Raises
+    ------
+    UserError
+        The module does not pull chunks as Flower 1.31 does.
+    """
+    pull = getattr(loop, PULL, None)
+    options = {"initial_backoff": RETRY, "backoff_cap": RETRY_AT_MOST, "max_tries_per_object": None}
+    if not (
+        isinstance(pull, FunctionType) and options.keys() <= (pull.__kwdefaults__ or {}).keys()
+    ):
+        raise UserError(
+            f"{loop.__name__} has no {PULL}, as that of Flower 1.31 has: use flower-supernode"
+        )
+    vars(loop)[PULL] = partial(pull, **options)
 
 
 def answer_in_turn(loop: ModuleType) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from flwr.app import Context, Message, RecordDict
 
+from fedstrata.support import freed_memory
 from fedstrata.support.errors import UserError
 from site_guard.app_log import Allowance, AppLog
 from site_guard.app_start import start_app
@@ -294,6 +295,8 @@ class WarmProcess:
         environment["FEDSTRATA_GPU_MEMORY"] = str(self.gpu_memory)
         # Waiting threads of OpenMP would otherwise spin, on cores that other processes need.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        for name, value in freed_memory.VARIABLES.items():
+            environment.setdefault(name, value)
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         return environment

@@ -27,6 +27,8 @@ class SuperLink:
     consortium : Path or None
         Folder of `fedstrata consortium`: TLS, registered keys, the roster, and ServerApps in a
         process of their own; None for none of it.
+    stock : bool
+        Without a consortium: it is Flower's own program, not `fedstrata superlink`.
     simulation : bool
         It simulates the sites itself, and no SuperNode connects to it.
     """
@@ -34,6 +36,7 @@ class SuperLink:
     processes: Processes
     name: str = "testbed"
     consortium: Path | None = None
+    stock: bool = False
     simulation: bool = False
     fleet: int = field(default_factory=free_port)
     control: int = field(default_factory=free_port)
@@ -86,11 +89,14 @@ class SuperLink:
                 "--state",
                 str(self.processes.folder / "link"),
             ]
-        else:
+        elif self.stock:
             # In a file: a SuperLink that is started again without it refuses the SuperNodes that it
             # knew, and they exit.
             database = str(self.processes.folder / "superlink.db")
             command = ["flower-superlink", "--insecure", "--database", database]
+        else:
+            state = ["--state", str(self.processes.folder / "link")]
+            command = ["fedstrata", "superlink", "--insecure", *state, "--isolation", "subprocess"]
         if not self.simulation:
             ports["fleet"] = self.fleet
         for api, port in ports.items():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from fedstrata.support.errors import UserError
+from fedstrata.support.freed_memory import keep_freed_memory
 from site_guard.own_process import close_memory
 from site_guard.supernode import POLL, prepare, start
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     if reason := close_memory():
         logger.warning("other processes of this user can read this one's memory: %s", reason)
+    keep_freed_memory()
     try:
         prepare(options.poll)
     except UserError as error:

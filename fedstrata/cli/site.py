@@ -121,6 +121,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.check:
         _check_data(options.settings, settings)
         return
+    from fedstrata.support.freed_memory import keep_freed_memory
     from site_guard.alive import make_toucher
     from site_guard.appio import Address, Queue
     from site_guard.guard import make_guard
@@ -128,6 +129,7 @@ def _run(options: argparse.Namespace) -> None:
 
     if reason := close_memory():
         logger.warning("other processes of this user can read this one's memory: %s", reason)
+    keep_freed_memory()
     guard = make_guard(settings, make_toucher(options.alive) if options.alive else lambda: None)
     queue = Queue(
         Address.read(

@@ -10,9 +10,11 @@ from typing import Any
 from flwr.app import Array, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.superlink.grid.grpc_grid import GrpcGrid
 from torch import Tensor
 
 from fedstrata.protocol import kinds, orders
+from fedstrata.protocol.chunks import Slicer
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.payload import encode
@@ -170,7 +172,7 @@ class Dispatch:
         """Send the orders; return who got which message, and the bytes of the largest layers."""
         arrays: dict[str, Array] = {}
         pending: dict[str, Recipients] = {}
-        largest = 0
+        largest, slicer = 0, Slicer()
         for recipients in everyone:
             layers, coded = ask.layers, dict[str, CodedGroup]()
             if layers is None:
@@ -178,7 +180,10 @@ class Dispatch:
                 largest = max(largest, *map(self.state.size, recipients.variants))
             largest = max(largest, sum(len(array.data) for array in layers.values()))
             # One at a time: each message has its own copy of the layers until it is sent.
-            sent = send(self.grid, [self._order(ask, recipients, layers, coded)])
+            order = self._order(ask, recipients, layers, coded)
+            if isinstance(self.grid, GrpcGrid):
+                slicer.slice(order)
+            sent = send(self.grid, [order])
             if not sent:
                 why = "its node is gone: the message could not be sent"
                 record.absent |= dict.fromkeys(recipients.sites, why)

@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from flwr.server import app
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.superlink.federation import NoOpFederationManager
 
 from consortium import superlink_start
-from consortium.superlink_start import Start, become, check_address, prepare_state
+from consortium.object_files import ObjectFiles
+from consortium.superlink_start import (
+    Start,
+    become,
+    check_address,
+    prepare_state,
+    put_layers_in_files,
+)
 from fedstrata.support.errors import UserError
 
 KEYS = Path("/srv/consortium/superlink")
@@ -79,18 +91,36 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
         os.umask(before)
 
 
-def test_it_becomes_flowers_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    became: list[list[str]] = []
-    monkeypatch.setattr(superlink_start.os, "execv", lambda _, words: became.append(words))
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What Flower's SuperLink was started with; nothing of this process is changed for good."""
+    words: list[list[str]] = []
+    monkeypatch.setattr(app, "run_superlink", lambda: words.append(list(sys.argv)))
+    monkeypatch.setattr(app, "ObjectStoreFactory", ObjectStoreFactory)
+    monkeypatch.setattr(sys, "argv", ["fedstrata", "superlink"])
+    monkeypatch.setattr(superlink_start, "keep_freed_memory", lambda: True)
+    return words
+
+
+def test_it_becomes_flowers_program(started: list[list[str]]) -> None:
     become(["--insecure"])
-    assert [[Path(words[0]).name, *words[1:]] for words in became] == [
-        ["flower-superlink", "--insecure"]
-    ]
+    assert started == [["flower-superlink", "--insecure"]]
 
 
-def test_a_missing_program_is_an_error_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(superlink_start.sys, "executable", str(tmp_path / "python"))
+def test_its_layers_are_in_files(started: list[list[str]], tmp_path: Path) -> None:
+    become(["--insecure"])
+    manager = NoOpFederationManager()
+    objects, _ = app._get_objectstore_linkstate_factories(str(tmp_path / "x.db"), manager)
+    assert isinstance(objects.store(), ObjectFiles)
+
+
+def test_another_flower_keeps_its_own_store_and_that_is_said() -> None:
+    assert "1.31 alone, and 1.32.0 is installed" in put_layers_in_files(app, "1.32.0")
+    assert "has no ObjectStoreFactory" in put_layers_in_files(ModuleType("app"), "1.31.0")
+    assert app.ObjectStoreFactory is ObjectStoreFactory
+
+
+def test_a_missing_flower_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flwr.server", None)
     with pytest.raises(UserError, match="install Flower"):
         become([])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     no_object_id_recompute,
 )
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal
 from flwr.supernode.nodestate import NodeStateFactory
@@ -30,8 +32,10 @@ from site_guard import supernode
 from site_guard.supernode import (
     FETCH,
     FLOWER_SLEEPS,
+    PULL,
     SEND,
     answer_in_turn,
+    ask_again_soon,
     check_version,
     look_every,
     prepare,
@@ -49,9 +53,26 @@ def test_the_loop_sleeps_no_longer_than_poll(monkeypatch: pytest.MonkeyPatch) ->
     loop = loop_of(time)
     look_every(loop, 0.25)
     monkeypatch.setattr(time, "sleep", slept.append)
-    for seconds in (3, 0.5, 0.05, 60):
+    for seconds in (0.5, 0.05, 60):
         vars(loop)["time"].sleep(seconds)
-    assert slept == [0.25, 0.1, 0.05, 60]
+    assert slept == [supernode.PUSHED_POLL, 0.05, 60]
+    for _ in range(20):
+        vars(loop)["time"].sleep(3)
+    assert max(slept[3:]) == slept[-1] == 0.25
+
+
+def test_the_looks_after_an_answer_follow_each_other_closely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    loop = loop_of(time)
+    look_every(loop, 0.5)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    sleep = vars(loop)["time"].sleep
+    for seconds in (3, 3, 3, 0.5, 3):
+        sleep(seconds)
+    assert slept[0] == slept[4] == supernode.SOON
+    assert slept[0] < slept[1] < slept[2] < 0.5
 
 
 def test_a_poll_longer_than_flowers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +80,33 @@ def test_a_poll_longer_than_flowers_changes_nothing(monkeypatch: pytest.MonkeyPa
     loop = loop_of(time)
     look_every(loop, 30)
     monkeypatch.setattr(time, "sleep", slept.append)
-    vars(loop)["time"].sleep(3)
-    assert slept == [3]
+    for _ in range(30):
+        vars(loop)["time"].sleep(3)
+    assert slept[-1] == 3
+
+
+def test_a_chunk_that_is_not_there_yet_is_asked_for_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flower alone would wait for a second, then two, and so on: for some minutes here."""
+    monkeypatch.setattr(start_client_internal, PULL, start_client_internal.pull_objects)
+    monkeypatch.setattr(supernode, "RETRY", 0.001)
+    monkeypatch.setattr(supernode, "RETRY_AT_MOST", 0.002)
+    ask_again_soon(start_client_internal)
+    asked = itertools.count(1)
+
+    def pull(object_id: str) -> bytes:
+        if next(asked) < 40:
+            raise ObjectUnavailableError(object_id)
+        return b"chunk"
+
+    pulled = start_client_internal.pull_objects(["a"], pull_object_fn=pull)
+    assert pulled == {"a": b"chunk"}
+
+
+def test_a_loop_that_pulls_otherwise_is_refused() -> None:
+    with pytest.raises(UserError, match="has no pull_objects"):
+        ask_again_soon(ModuleType("loop"))
 
 
 def test_flowers_loop_sleeps_as_we_think_and_uses_nothing_else_of_time() -> None:
@@ -140,7 +186,7 @@ def make_answer() -> tuple[Message, dict[str, bytes]]:
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return Flower's own loop as the command leaves it when Flower's SuperNode is started."""
-    for name in ("time", FETCH, SEND):
+    for name in ("time", PULL, FETCH, SEND):
         monkeypatch.setattr(start_client_internal, name, getattr(start_client_internal, name))
     prepare(0.01)
     return start_client_internal

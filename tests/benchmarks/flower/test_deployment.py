@@ -36,8 +36,11 @@ def processes(tmp_path: Path) -> Noted:
 def test_a_superlink_of_a_deployment_has_a_database_and_a_fleet_port(processes: Noted) -> None:
     superlink = SuperLink(processes)
     superlink.start()
-    assert processes.command[:2] == ["flower-superlink", "--insecure"]
+    assert processes.command[:3] == ["fedstrata", "superlink", "--insecure"]
     assert f"127.0.0.1:{superlink.fleet}" in processes.command
+    assert "--state" in processes.command
+    SuperLink(processes, stock=True).start()
+    assert processes.command[:2] == ["flower-superlink", "--insecure"]
     assert "--database" in processes.command
     assert "insecure = true" in (processes.flower_home / "config.toml").read_text()
 
