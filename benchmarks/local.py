@@ -45,7 +45,6 @@ from benchmarks.measure.limits import Limits, limits, operations
 from benchmarks.measure.turns import in_turn, median_of, medians
 from benchmarks.report.command_line import add_repeat, at_least, make_parser
 from benchmarks.report.tables import Table, write
-from client_app.context import choose_device
 from models.freezing import split_at
 
 PRELOAD = ("benchmarks.measure.fine_tuning", "torchvision")
@@ -209,7 +208,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the cases, compare what was learned, and write the table."""
     options = parse(arguments)
-    device = choose_device(options.device)
+    device = torch.device(options.device)
     found: dict[Case, dict[str, list[Cost]]] = {}
     differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -18,9 +18,8 @@ from torch.utils.data import TensorDataset
 from benchmarks.measure import feature_loops
 from benchmarks.measure.fresh_process import memory_now, peak_memory
 from client_app.feature_cache import FeatureCache, cached
-from client_app.gpu_cache import GpuCache, room_on
+from client_app.gpu_cache import GpuCache, room_on, to_device
 from client_app.node_config import DEFAULT_CACHE_GB
-from client_app.round import to_device
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split_at
 from models.groups import partition_tensors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,9 @@ def test_layers_that_differ_end_the_benchmark(tmp_path: Path, differs: str) -> N
         safetensors.torch.save_file({"a": torch.tensor([value])}, tmp_path / side)
     with pytest.raises(SystemExit, match=f"{SMALL.name}: {EXACT} differs by 0.000999"):
         difference(SMALL, torch.device("cpu"), tmp_path)
+
+
+def test_it_needs_nothing_that_a_machine_with_a_gpu_and_torch_may_lack() -> None:
+    code = "import benchmarks.local, sys; print({'flwr', 'omegaconf', 'rich'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
