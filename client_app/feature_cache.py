@@ -113,7 +113,8 @@ class Features:
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the features at ``indices``: float32, ``(b, ...)``."""
-        return torch.from_numpy(np.ascontiguousarray(self.values[indices])).float()
+        # Without numpy's class for mapped files, which looks at every result.
+        return torch.from_numpy(np.asarray(self.values).take(indices, axis=0)).float()
 
     def digest(self) -> str:
         """Return the content hash of the inputs, the prefix that made them, and their dtype."""

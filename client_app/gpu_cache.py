@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from client_app.feature_cache import Features
 from models.training.data import Inputs, Split
@@ -16,6 +16,14 @@ from models.training.data import Inputs, Split
 SHARE = 0.25  # of the memory that the process may use on the device
 IN_USE = 3600.0  # seconds for which examples that were used do not make room for others
 CHUNK = 256  # examples that go to the device at once
+
+
+def to_device(model: nn.Module, device: torch.device) -> None:
+    """Put the model on the device; on CUDA with channels last, where its convolutions are fastest."""
+    if device.type == "cuda":
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        model.to(device)
 
 
 @dataclass(frozen=True)

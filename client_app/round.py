@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from client_app.context import SiteContext
 from client_app.feature_cache import Computed, FeatureCache, cached
-from client_app.gpu_cache import GpuCache, room_on
+from client_app.gpu_cache import GpuCache, room_on, to_device
 from client_app.numerics import numerics_of
 from client_app.store import LocalState, MemoryStore, Store
 from fedstrata.protocol.answers import Metrics, RoundReport
@@ -345,14 +345,6 @@ def site_loss(context: SiteContext, train: Split) -> TaskLoss:
     """Return what a site minimizes, its class weights included."""
     weights = context.plan.train.class_weights
     return context.objective.loss(train.labels, weights, context.device)
-
-
-def to_device(model: nn.Module, device: torch.device) -> None:
-    """Put the model on the device; on CUDA with channels last, where its convolutions are fastest."""
-    if device.type == "cuda":
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        model.to(device)
 
 
 def caches_features(context: SiteContext) -> bool:

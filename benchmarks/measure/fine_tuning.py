@@ -13,12 +13,13 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
+from benchmarks.measure import feature_loops
 from benchmarks.measure.fresh_process import memory_now, peak_memory
 from client_app.feature_cache import FeatureCache, cached
-from client_app.gpu_cache import GpuCache, room_on
+from client_app.gpu_cache import GpuCache, room_on, to_device
 from client_app.node_config import DEFAULT_CACHE_GB
-from client_app.round import to_device
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split_at
 from models.groups import partition_tensors
@@ -28,7 +29,11 @@ from models.training.loop import FitSettings, batches, fit, parameters_of
 
 TUTORIAL, COLD, WARM = "tutorial loop", "ours, empty cache", "ours, full cache"
 EXACT = "ours, empty cache in float32"
-SIDES = (TUTORIAL, EXACT, COLD, WARM)
+PLAIN, KEPT = "plain loop over features", "plain loop, features kept"
+LOADER, LIGHTNING = "DataLoader over features", "Lightning over features"
+LOOPS = (PLAIN, KEPT, LOADER, LIGHTNING)
+SIDES = (TUTORIAL, *LOOPS, EXACT, COLD, WARM)
+"""In the order in which they are played: each kept state is left by a side before."""
 TRAINED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("resnet18", "head"): ("head",),
     ("resnet18", "last stage"): ("layer4", "head"),
@@ -71,13 +76,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one side took: seconds, and bytes beyond a process with the model and the pictures.
+    """What one side took: seconds, those of processors, and bytes.
 
-    On a GPU, the bytes are those that it had allocated at the most.
+    The bytes are beyond a process with the model and the pictures; on a GPU, those that it had
+    allocated at the most.
     """
 
     seconds: float
     memory: int
+    processor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,13 +119,15 @@ def site_of(case: Case) -> Site:
 def fine_tune(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") -> Cost:
     """Fine-tune in this process; write the trained parameters to the safetensors file ``result``."""
     site, where = site_of(case), torch.device(device)
-    if side == TUTORIAL:
-        site.network.to(where)
-    else:
+    if side in (WARM, COLD, EXACT):
         to_device(site.network, where)
-    before, started = memory_now(), time.perf_counter()
+    else:
+        site.network.to(where)
+    before, started, processor = memory_now(), time.perf_counter(), time.process_time()
     if side == TUTORIAL:
         _tutorial(case, site, where)
+    elif side in LOOPS:
+        made = _loop(case, site, side, cache.with_suffix(".pt"), where)
     else:
         exact = side == EXACT
         features = FeatureCache(cache, DEFAULT_CACHE_GB * 10**9, "float32" if exact else "float16")
@@ -126,11 +135,27 @@ def fine_tune(case: Case, side: str, cache: Path, result: Path, device: str = "c
     if where.type == "cuda":
         torch.cuda.synchronize(where)  # what was enqueued belongs to the time
     seconds, memory = time.perf_counter() - started, max(peak_memory() - before, 0)
+    processor = time.process_time() - processor
     if where.type == "cuda":
         memory = torch.cuda.max_memory_allocated(where)
+    if side == PLAIN:  # not in its time: what is kept is for the next
+        feature_loops.save_features(made, cache.with_suffix(".pt"))
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in site.trained.items()}
     safetensors.torch.save_file(kept, result)
-    return Cost(seconds, memory)
+    return Cost(seconds, memory, processor)
+
+
+def _loop(case: Case, site: Site, side: str, kept: Path, device: torch.device) -> TensorDataset:
+    """Train by a loop over features, which are computed, or read from ``kept``; return them."""
+    prefix, tail = split_at(site.network, site.cut)
+    if side == KEPT:
+        data = feature_loops.load_features(kept, device)
+    else:
+        data = feature_loops.features_of(prefix, site.data, device)
+    play = {LOADER: feature_loops.loader_round, LIGHTNING: feature_loops.lightning_round}
+    for number in range(case.rounds):
+        play.get(side, feature_loops.plain_round)(tail, data, case.config, number)
+    return data
 
 
 def _tutorial(case: Case, site: Site, device: torch.device) -> None:
@@ -155,11 +180,14 @@ def _ours(
     case: Case, site: Site, cache: FeatureCache, device: torch.device, *, autocast: bool
 ) -> None:
     gpu_cache = GpuCache()
+    digest = prefix_digest(
+        site.network, site.cut
+    )  # once a process, as client_app/context.py has it
     for number in range(case.rounds):  # as client_app/round.py sets up every round
         prefix, tail = split_at(site.network, site.cut)
         features = cached(
             prefix,
-            prefix_digest(site.network, site.cut),
+            digest,
             site.data,
             cache,
             batch_size=EVALUATION_BATCH,

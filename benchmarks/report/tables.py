@@ -8,19 +8,28 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from server_app.report import versions
-
 UNCOMPILED = (
     "Python's bytecode of the installed packages is not saved here. Each process compiles them anew, "
     "which adds to the time of every start. Run `python -m compileall -q` on the folder of installed "
     "packages once."
 )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results depend on; of the installed part of it, without Flower."""
+    if find_spec("flwr") is None:  # a machine with a GPU and little else
+        names = ("torch", "numpy")
+        return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    from server_app import report
+
+    return report.versions()
 
 
 def times(number: int, what: str) -> str:

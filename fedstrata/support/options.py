@@ -7,9 +7,6 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
 from fedstrata.support.errors import UserError, nearest
 
 Options = TypeVar("Options")
@@ -33,6 +30,10 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     UserError
         An option is unknown, missing or of the wrong type, or has an interpolation.
     """
+    # Where options are read, not before: many modules have options, and most processes read few.
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where}: expected options by name, got {str(mapping)[:80]!r}")
     names = [option.name for option in fields(cls)]  # type: ignore[arg-type]
@@ -67,6 +68,8 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
 @cache
 def _schema(cls: type) -> Any:
     """Return OmegaConf's schema of a dataclass; it takes milliseconds, so it is kept."""
+    from omegaconf import OmegaConf
+
     schema = OmegaConf.structured(cls)
     OmegaConf.set_readonly(schema, None)  # a frozen dataclass makes a read-only schema
     return schema
@@ -86,6 +89,8 @@ def _refuse_interpolation(value: object, where: str) -> None:
 
 def _plain(node: object, where: str) -> Any:
     """Return lists as tuples; refuse a list within ``list[str]``, which OmegaConf accepts."""
+    from omegaconf import DictConfig, ListConfig
+
     if not isinstance(node, ListConfig | DictConfig):
         return node
     keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
