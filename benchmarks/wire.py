@@ -68,10 +68,11 @@ def table(setup: Setup, sizes: Mapping[str, SiteBytes], accuracy: Accuracy) -> T
     return made
 
 
-def measure_accuracy(setup: Setup, options: argparse.Namespace) -> dict[str, Figure | None]:
+def measure_accuracy(
+    setup: Setup, options: argparse.Namespace, cases: Sequence[Case]
+) -> dict[str, Figure | None]:
     """Return the accuracy of every case after equally many rounds, over the seeds."""
     study = Study("wire", setup.experiment, setup.sites, setup.root, ALONE, tuple(options.seeds))
-    cases = [Case(STOCK, setup.whole), *setup.cases]
     with LocalSimulator(options.work.resolve()) as simulator:
         runs = study.run(simulator, cases)
     return {
@@ -147,7 +148,7 @@ def accuracy_note(setup: Setup, options: argparse.Namespace, accuracy: Accuracy)
 
 def compare(setup: Setup, folder: Path, rounds: int, options: argparse.Namespace) -> None:
     """Count and measure one set of data, and write what was found."""
-    name = f"wire-{setup.name}{'-few' if options.cases else ''}"
+    name = f"wire-{setup.name}"
     stock, ours = count(setup, folder, rounds, options.quick)
     sizes = {STOCK: stock, **ours.cases}
     accuracy: Accuracy
@@ -157,7 +158,7 @@ def compare(setup: Setup, folder: Path, rounds: int, options: argparse.Namespace
     elif options.bytes_only:
         accuracy, made_with = accuracy_in(options.output / f"{name}.json")
     else:
-        accuracy = measure_accuracy(setup, options)
+        accuracy = measure_accuracy(setup, options, [Case(STOCK, setup.whole), *setup.cases])
     more: dict[str, Any] = {
         "bytes": {case: [size.up, size.down, size.layers] for case, size in sizes.items()},
         "before": ours.before,
@@ -184,10 +185,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bytes-only", action="store_true", help=bytes_help)
     parser.add_argument("--sets", nargs="+", choices=SETS, help="faces, and har if its data exists")
     parser.add_argument(
-        "--cases",
+        "--add",
         nargs="+",
         choices=[case.name for case in CASES if case != EXACT],
-        help="these codings beside the exact layers, in a table of its own; all when omitted",
+        help="count and play these codings alone, and put their rows into the table that is there",
     )
     add_data(parser, "--har", "har.npz", "UCI HAR")
     options = add_runs(parser).parse(arguments)
@@ -197,9 +198,49 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def only(setup: Setup, names: Sequence[str]) -> Setup:
-    """Return the setup with these codings beside the exact layers."""
-    few = tuple(case for case in setup.cases if case.name in (EXACT.name, *names))
-    return replace(setup, cases=few)
+    """Return the setup with these codings alone."""
+    return replace(setup, cases=tuple(case for case in setup.cases if case.name in names))
+
+
+def add(setup: Setup, folder: Path, rounds: int, options: argparse.Namespace) -> None:
+    """Count and measure the codings of ``--add``; all other rows stay as they are in the results.
+
+    Raises
+    ------
+    SystemExit
+        There are no results to add to.
+    """
+    path = options.output / f"wire-{setup.name}.json"
+    if not path.exists():
+        raise SystemExit(f"--add: there is no {path}; leave --add out")
+    few = only(setup, options.add)
+    ours = MeteredDeployment(few, folder / "ours", rounds).ours()
+    played = measure_accuracy(few, options, few.cases)
+    write_added(setup, path, ours.cases, played, options.command)
+
+
+def write_added(
+    setup: Setup, path: Path, sizes: Mapping[str, SiteBytes], played: Accuracy, command: str
+) -> None:
+    """Write the results of ``path`` again, with the rows of these cases, and what made them."""
+    written = json.loads(path.read_text())
+    accuracy, made_with = accuracy_in(path)
+    counted = {case: SiteBytes(*each) for case, each in written["bytes"].items()} | dict(sizes)
+    order = [case for case in (STOCK, *(each.name for each in CASES)) if case in counted]
+    counted = {case: counted[case] for case in order}
+    added = f"{' and '.join(sizes)} by `{command}`."
+    write(
+        path.parent,
+        path.stem,
+        [table(setup, counted, {**accuracy, **played})],
+        command=written["command"],
+        notes=[*written["notes"], f"Added later, bytes and accuracy: {added}"],
+        more={
+            "bytes": {case: [size.up, size.down, size.layers] for case, size in counted.items()},
+            "before": written["before"],
+            "accuracy_from": made_with,
+        },
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,10 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setups = [
                 faces(body) if each == "faces" else har(options.har.resolve()) for each in sets
             ]
-        if options.cases:
-            setups = [only(setup, options.cases) for setup in setups]
         for setup in setups:
-            compare(setup, folder / setup.name, 2 if options.quick else options.rounds, options)
+            rounds = 2 if options.quick else options.rounds
+            (add if options.add else compare)(setup, folder / setup.name, rounds, options)
 
 
 if __name__ == "__main__":

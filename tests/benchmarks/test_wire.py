@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from benchmarks.accuracy.wire_setups import EXACT, faces
 from benchmarks.measure.site_bytes import SiteBytes
 from benchmarks.report.tables import Figure, write
-from benchmarks.wire import STOCK, accuracy_in, accuracy_note, main, only, parse, table
+from benchmarks.wire import STOCK, accuracy_in, accuracy_note, main, only, parse, table, write_added
 
 
 def test_the_table_has_how_many_times_fewer_bytes() -> None:
@@ -60,11 +61,38 @@ def test_the_note_says_when_the_accuracy_was_measured() -> None:
     assert accuracy_note(setup, parse([]), measured).startswith("Accuracy: mean over 10 simulated")
 
 
-def test_chosen_codings_stand_beside_exact_layers(capsys: pytest.CaptureFixture[str]) -> None:
-    options = parse(["--cases", "low rank", "int8"])
-    cases = only(faces(Path("/body")), options.cases).cases
-    assert [case.name for case in cases] == [EXACT.name, "int8", "low rank"]
-    assert parse([]).cases is None
+def test_a_coding_is_added_to_the_table_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = faces(Path("/body"))
+    assert [case.name for case in only(setup, parse(["--add", "low rank"]).add).cases] == [
+        "low rank"
+    ]
+    sizes = {STOCK: SiteBytes(4, 8, 10), EXACT.name: SiteBytes(3, 3, 6)}
+    accuracy = {STOCK: Figure((0.6, 0.7)), EXACT.name: Figure((0.8, 0.9))}
+    more = {"bytes": {case: [s.up, s.down, s.layers] for case, s in sizes.items()}, "before": 7}
+    write(
+        tmp_path,
+        "wire-faces",
+        [table(setup, sizes, accuracy)],
+        command="all",
+        notes=["A note."],
+        more=more,
+    )
+    path = tmp_path / "wire-faces.json"
+    added = {"int8": SiteBytes(1, 1, 2)}
+    write_added(setup, path, added, {"int8": Figure((0.8, 0.88))}, "few")
+    found, made_with = accuracy_in(path)
+    assert found == {**accuracy, "int8": Figure((0.8, 0.88))}
+    assert made_with is not None
+    assert made_with["command"] == "all"
+    assert json.loads(path.read_text())["bytes"] == {**more["bytes"], "int8": [1, 1, 2]}
+    text = (tmp_path / "wire-faces.md").read_text()
+    assert "A note.\nAdded later, bytes and accuracy: int8 by `few`." in text
+    assert "-1.00" in text  # points against exact layers
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="--add: there is no"):
+        main(["--add", "int8", "--sets", "faces", "--output", str(tmp_path / "none")])
     with pytest.raises(SystemExit):
-        parse(["--cases", "no coding"])
+        parse(["--add", "no coding"])
     assert "'low rank'" in capsys.readouterr().err
