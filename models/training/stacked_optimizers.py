@@ -61,6 +61,7 @@ class StackedOptimizer(ABC):
     def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
         """Update the parameters of the first models; each gradient has shape ``(active, ...)``.
 
+        The gradients are the optimizer's own from then on.
         As torch's optimizer does, operation by operation. A few models at a time, so that their
         numbers stay in the processor's cache from one operation to the next.
         """
@@ -116,7 +117,7 @@ class StackedSGD(StackedOptimizer):
         return torch.empty(0) if name in self._begins else super()._of_all(name, buffer)
 
     def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
-        """Update the parameters of the first models; see the base class."""
+        """Update the parameters of the first models; a first gradient may become the momentum."""
         begin = self._begins & gradients.keys()
         if self.kept:
             self.kept["momentum_buffer"] |= self._begun({n: gradients[n] for n in begin})

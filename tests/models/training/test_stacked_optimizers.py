@@ -30,7 +30,7 @@ def test_models_step_as_alone_each_as_often_as_it_has_batches(name: str) -> None
     stacked = STACKED[name](stack, states, settings_of(name))
     for number in range(3):
         active = sum(count > number for count in steps)
-        stacked.step({"w": gradients[number, :active]}, None)
+        stacked.step({"w": gradients[number, :active].clone()}, None)
     stacked.save(steps, ["w"])
     for i, count in enumerate(steps):
         alone = torch.nn.Parameter(start[i].clone())
@@ -65,7 +65,7 @@ def test_a_momentum_that_begins_is_the_first_gradient_to_the_bit() -> None:
     ]
     for number in range(3):
         for i, each in enumerate(stacked):
-            each.step({"w": gradients[number, i : i + 1]}, None)
+            each.step({"w": gradients[number, i : i + 1].clone()}, None)
     for i in range(2):
         alone = torch.nn.Parameter(start[i].clone())
         optimizer = make_optimizer({"w": alone}, settings_of("sgd"))
