@@ -61,6 +61,7 @@ class StackedOptimizer(ABC):
     def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
         """Update the parameters of the first models; each gradient has shape ``(active, ...)``.
 
+        The gradients are the optimizer's own from then on.
         As torch's optimizer does, operation by operation. A few models at a time, so that their
         numbers stay in the processor's cache from one operation to the next.
         """
@@ -112,18 +113,28 @@ class StackedSGD(StackedOptimizer):
         return self.buffers if self.config.momentum else ()
 
     def _of_all(self, name: str, buffer: str) -> Tensor:
-        if name in self._begins:
-            return torch.empty_like(self.stack[name])
-        return super()._of_all(name, buffer)
-
-    def _count(self, name: str, active: int) -> None:
-        if self.kept and name in self._begins:  # models that have done all their steps already
-            self.kept["momentum_buffer"][name][active:] = 0
+        # One that begins gets its memory with the first gradient.
+        return torch.empty(0) if name in self._begins else super()._of_all(name, buffer)
 
     def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
-        """Update the parameters of the first models; see the base class."""
+        """Update the parameters of the first models; a first gradient may become the momentum."""
+        begin = self._begins & gradients.keys()
+        if self.kept:
+            self.kept["momentum_buffer"] |= self._begun({n: gradients[n] for n in begin})
         super().step(gradients, clipping)
-        self._begins -= gradients.keys()
+        self._begins -= begin
+
+    def _begun(self, gradients: Mapping[str, Tensor]) -> Stack:
+        """Return memory for the momenta that begin: the gradients' own where nobody else has it."""
+        apart = len({gradient.data_ptr() for gradient in gradients.values()}) == len(gradients)
+        found: Stack = {}
+        for name, gradient in gradients.items():
+            whole = self.stack[name]
+            if apart and gradient.is_contiguous() and gradient.shape == whole.shape:
+                found[name] = gradient
+            else:
+                found[name] = torch.zeros_like(whole)
+        return found
 
     def _step_rows(self, name: str, rows: slice, change: Tensor) -> None:
         parameter = self.stack[name][rows]
@@ -131,10 +142,10 @@ class StackedSGD(StackedOptimizer):
             change = change.add(parameter, alpha=self.config.weight_decay)
         if self.kept:
             buffer = self.kept["momentum_buffer"][name][rows]
-            if name in self._begins:
-                buffer.copy_(change)
-            else:
+            if name not in self._begins:
                 buffer.mul_(self.config.momentum).add_(change)
+            elif buffer.data_ptr() != change.data_ptr():
+                buffer.copy_(change)
             change = buffer
         parameter.add_(change, alpha=-self.lr)
 

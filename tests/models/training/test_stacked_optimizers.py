@@ -30,7 +30,7 @@ def test_models_step_as_alone_each_as_often_as_it_has_batches(name: str) -> None
     stacked = STACKED[name](stack, states, settings_of(name))
     for number in range(3):
         active = sum(count > number for count in steps)
-        stacked.step({"w": gradients[number, :active]}, None)
+        stacked.step({"w": gradients[number, :active].clone()}, None)
     stacked.save(steps, ["w"])
     for i, count in enumerate(steps):
         alone = torch.nn.Parameter(start[i].clone())
@@ -65,7 +65,7 @@ def test_a_momentum_that_begins_is_the_first_gradient_to_the_bit() -> None:
     ]
     for number in range(3):
         for i, each in enumerate(stacked):
-            each.step({"w": gradients[number, i : i + 1]}, None)
+            each.step({"w": gradients[number, i : i + 1].clone()}, None)
     for i in range(2):
         alone = torch.nn.Parameter(start[i].clone())
         optimizer = make_optimizer({"w": alone}, settings_of("sgd"))
@@ -82,3 +82,26 @@ def test_a_parameter_whose_gradient_comes_later_has_no_momentum_of_models_that_a
     stacked.step({n: torch.ones(1, 3) for n in "vw"}, None)
     stacked.save([2, 1], ["v", "w"])
     assert states[1]["w"]["momentum_buffer"].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("momentum_of", ["own", "shared", "expanded"])
+def test_a_gradient_that_becomes_the_momentum_is_nobody_elses(momentum_of: str) -> None:
+    torch.manual_seed(0)
+    start, first, second = torch.randn(2, 5), torch.randn(2, 5), torch.randn(2, 5)
+    given = {
+        "own": {"v": first.clone(), "w": first.clone()},
+        "shared": dict.fromkeys("vw", first.clone()),
+        "expanded": dict.fromkeys("vw", first[:, :1].clone().expand(2, 5)),
+    }[momentum_of]
+    expected = given["v"].clone()
+    stack = {name: start.clone() for name in "vw"}
+    stacked = STACKED["sgd"](stack, [{}, {}], settings_of("sgd"))
+    stacked.step(given, None)
+    stacked.step({"v": second, "w": second.clone()}, None)
+    alone = torch.nn.Parameter(start.clone())
+    optimizer = make_optimizer({"w": alone}, settings_of("sgd"))
+    for gradient in (expected, second):
+        alone.grad = gradient.clone()
+        optimizer.step()
+    assert torch.equal(stack["v"], alone.detach())
+    assert torch.equal(stack["w"], alone.detach())
