@@ -1,4 +1,4 @@
-"""Two repairs of Flower's SuperNode, and how often it looks for messages, made when it starts.
+"""Two repairs of Flower's SuperNode, and how long it waits between looks, made when it starts.
 
 All of it changes functions inside Flower, which another version may have written differently. So
 nothing is changed before `check_version` has seen a version that the tests were run with.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flwr.serverapp import Grid
@@ -56,6 +57,19 @@ def test_a_deployment_says_at_once_that_nothing_is_trained_in_one_place(
     for pooled in ("true", "false"):
         app._composed(grid, RunConfig("faces", (f"baselines.pooled={pooled}",), tmp_path, ""))
     assert caplog.text.count("training in one place is left out") == deployed
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_the_server_of_a_deployment_keeps_freed_memory(
+    deployed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(app, "keep_freed_memory", lambda: kept.append(True))
+    for name in ("warn_of_other_owner", "read_run_config", "run_all"):
+        monkeypatch.setattr(app, name, lambda *_: None)
+    grid = GrpcGrid.__new__(GrpcGrid) if deployed else LoopbackGrid({})
+    app.main(grid, SimpleNamespace(run_config={}))  # type: ignore[arg-type]
+    assert bool(kept) is deployed
 
 
 def roster_of(sites: int) -> AllowedSites:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fedstrata.support import freed_memory
 from site_guard.guard import Guard, make_guard
 from tests.helpers.tiny_app import (
     ask,
@@ -32,6 +33,14 @@ def test_one_process_answers_all_messages_under_the_sites_name(guard: Guard, tin
 
 
 @pytest.mark.long
+def test_the_app_keeps_freed_memory_unless_the_site_says_otherwise(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert guard.process._environment().items() >= freed_memory.VARIABLES.items()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    assert guard.process._environment()["MALLOC_TRIM_THRESHOLD_"] == "1"
+
+
 def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None:
     report = ask(guard, tiny, "die")
     assert "exit status 3" in report.error

@@ -26,8 +26,11 @@ def test_another_version_of_flower_ends_the_command(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(supernode, "version", lambda package: {"flwr": "1.32.0"}[package])
     monkeypatch.setattr("fedstrata.cli.node.start", started)
     monkeypatch.setattr("fedstrata.cli.node.close_memory", str)  # not that of these tests
+    kept: list[bool] = []
+    monkeypatch.setattr("fedstrata.cli.node.keep_freed_memory", lambda: kept.append(True))
     with pytest.raises(SystemExit, match=r"^Flower 1\.32\.0 is installed"):
         main(["--superlink", "127.0.0.1:1"])
+    assert kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")
