@@ -81,7 +81,7 @@ def lightning_round(tail: nn.Module, data: TensorDataset, config: FitConfig, num
     """Train one round with Lightning's Trainer, which shuffles by itself and logs nothing."""
     import lightning
 
-    class Tail(lightning.LightningModule):  # type: ignore[name-defined,misc]
+    class Tail(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.tail = tail
