@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,15 @@ AT_ONCE = 256  # pictures that pass the frozen layers together
 def has_lightning() -> bool:
     """Return whether Lightning is installed in this environment."""
     return find_spec("lightning") is not None
+
+
+def load_lightning() -> Any:
+    """Import Lightning, which takes seconds, and silence it."""
+    import lightning
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    return lightning
 
 
 @torch.no_grad()
@@ -79,9 +90,9 @@ def loader_round(tail: nn.Module, data: TensorDataset, config: FitConfig, number
 
 def lightning_round(tail: nn.Module, data: TensorDataset, config: FitConfig, number: int) -> None:
     """Train one round with Lightning's Trainer, which shuffles by itself and logs nothing."""
-    import lightning
+    lightning = load_lightning()
 
-    class Tail(lightning.LightningModule):  # type: ignore[name-defined,misc]
+    class Tail(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.tail = tail

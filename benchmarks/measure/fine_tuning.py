@@ -123,6 +123,8 @@ def fine_tune(case: Case, side: str, cache: Path, result: Path, device: str = "c
         to_device(site.network, where)
     else:
         site.network.to(where)
+    if side == LIGHTNING:
+        feature_loops.load_lightning()  # not in its time, as no other import is
     before, started, processor = memory_now(), time.perf_counter(), time.process_time()
     if side == TUTORIAL:
         _tutorial(case, site, where)
