@@ -215,7 +215,7 @@ def add(setup: Setup, folder: Path, rounds: int, options: argparse.Namespace) ->
         raise SystemExit(f"--add: there is no {path}; leave --add out")
     few = only(setup, options.add)
     ours = MeteredDeployment(few, folder / "ours", rounds).ours()
-    played = measure_accuracy(few, options, few.cases)
+    played = {} if options.bytes_only else measure_accuracy(few, options, few.cases)
     write_added(setup, path, ours.cases, played, options.command)
 
 
@@ -228,13 +228,14 @@ def write_added(
     counted = {case: SiteBytes(*each) for case, each in written["bytes"].items()} | dict(sizes)
     order = [case for case in (STOCK, *(each.name for each in CASES)) if case in counted]
     counted = {case: counted[case] for case in order}
-    added = f"{' and '.join(sizes)} by `{command}`."
+    what = "bytes and accuracy" if played else "bytes alone"
+    added = f"Added later, {what}: {' and '.join(sizes)} by `{command}`."
     write(
         path.parent,
         path.stem,
         [table(setup, counted, {**accuracy, **played})],
         command=written["command"],
-        notes=[*written["notes"], f"Added later, bytes and accuracy: {added}"],
+        notes=[*written["notes"], added],
         more={
             "bytes": {case: [size.up, size.down, size.layers] for case, size in counted.items()},
             "before": written["before"],

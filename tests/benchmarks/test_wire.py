@@ -70,14 +70,14 @@ def test_a_coding_is_added_to_the_table_that_is_there(
     ]
     sizes = {STOCK: SiteBytes(4, 8, 10), EXACT.name: SiteBytes(3, 3, 6)}
     accuracy = {STOCK: Figure((0.6, 0.7)), EXACT.name: Figure((0.8, 0.9))}
-    more = {"bytes": {case: [s.up, s.down, s.layers] for case, s in sizes.items()}, "before": 7}
+    counted = {case: [size.up, size.down, size.layers] for case, size in sizes.items()}
     write(
         tmp_path,
         "wire-faces",
         [table(setup, sizes, accuracy)],
         command="all",
         notes=["A note."],
-        more=more,
+        more={"bytes": counted, "before": 7},
     )
     path = tmp_path / "wire-faces.json"
     added = {"int8": SiteBytes(1, 1, 2)}
@@ -86,7 +86,7 @@ def test_a_coding_is_added_to_the_table_that_is_there(
     assert found == {**accuracy, "int8": Figure((0.8, 0.88))}
     assert made_with is not None
     assert made_with["command"] == "all"
-    assert json.loads(path.read_text())["bytes"] == {**more["bytes"], "int8": [1, 1, 2]}
+    assert json.loads(path.read_text())["bytes"] == {**counted, "int8": [1, 1, 2]}
     text = (tmp_path / "wire-faces.md").read_text()
     assert "A note.\nAdded later, bytes and accuracy: int8 by `few`." in text
     assert "-1.00" in text  # points against exact layers

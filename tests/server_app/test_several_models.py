@@ -253,7 +253,7 @@ def test_a_model_with_published_weights_and_one_without(
 ) -> None:
     torch.manual_seed(3)
     published = squeezenet1_1().state_dict()
-    asked = []
+    asked: list[SqueezeNet1_1_Weights] = []
 
     def fetch(self: SqueezeNet1_1_Weights, **options: object) -> dict[str, torch.Tensor]:
         asked.append(self)
@@ -285,7 +285,7 @@ def test_a_model_with_published_weights_and_one_without(
 def test_models_pretrain_by_themselves_and_equal_ones_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = []
+    jobs: list[str] = []
 
     def pretrain(settings: Any, model: Mapping[str, Any], *_: Any, **__: Any) -> Any:
         jobs.append(model["name"])
