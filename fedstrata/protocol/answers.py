@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -52,7 +52,7 @@ from fedstrata.protocol.measured import MEASURED as MEASURED
 from fedstrata.protocol.measured import check_by_class, check_interval, check_metrics, check_outputs
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.offered_models import MODEL_NAME
-from fedstrata.protocol.rounding import MOST_OWED, rounded
+from fedstrata.protocol.rounding import MOST_OWED, plain, rounded
 from fedstrata.protocol.sums import SumsReport, as_record
 from fedstrata.protocol.task_kinds import ONE_CLASS_EACH, TaskKind
 
@@ -255,7 +255,7 @@ def answer(message: Message, report: AnyReport, layers: Mapping[str, bytes]) -> 
 
 def to_json(report: AnyReport) -> str:
     """Return a report as JSON: rounded, in one order, without optional fields that are as usual."""
-    record = as_record(report) if isinstance(report, SumsReport) else rounded(_fields_of(report))
+    record = as_record(report) if isinstance(report, SumsReport) else rounded(plain(report))
     for each in fields(report):
         usual = each.default if each.default_factory is MISSING else each.default_factory()
         if each.name in OPTIONAL[type(report)] and getattr(report, each.name) == usual:
@@ -265,18 +265,6 @@ def to_json(report: AnyReport) -> str:
         text = json.dumps(record, ensure_ascii=False, sort_keys=True)
         return text.encode(errors="replace").decode()
     return json.dumps(record, sort_keys=True)
-
-
-def _fields_of(report: AnyReport) -> dict[str, Any]:
-    """Return the fields by name, dataclasses in them as such too; not to be changed."""
-    if not isinstance(report, RoundReport):
-        return asdict(report)
-    # Not `asdict`, which copies each number: a cohort has hundreds of these.
-    values = {each.name: getattr(report, each.name) for each in fields(report)}
-    return {
-        n: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
-        for n, v in values.items()
-    }
 
 
 def failure(
