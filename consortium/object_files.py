@@ -20,7 +20,7 @@ SMALLEST = 1 << 16  # bytes of an object that gets a file
 IN_FILE = b"\x00file"  # in the database in place of its content; no object begins so
 
 
-class ObjectFiles(SqlObjectStore):  # type: ignore[misc]
+class ObjectFiles(SqlObjectStore):
     """Flower's objects in its database, the large ones in files.
 
     Like the rows of the database, files outlast the process that wrote them, and are not flushed:
@@ -108,7 +108,7 @@ def _read(path: Path, object_id: str | None = None) -> bytes | None:
     return content if object_id in (None, get_object_id(content)) else None
 
 
-class ObjectFilesFactory(ObjectStoreFactory):  # type: ignore[misc]
+class ObjectFilesFactory(ObjectStoreFactory):
     """Makes `ObjectFiles` beside a database that is a file; for others, what Flower makes."""
 
     def store(self) -> ObjectStore:

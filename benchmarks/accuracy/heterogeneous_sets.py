@@ -144,5 +144,7 @@ def _set(
         f"strategy.rounds={rounds}",
     )
     return HeterogeneousSet(
-        name, title, experiment, sites, root, every, rounds, True, peer_model, pictures
+        *(name, title, experiment, sites, root, every, rounds),
+        peer_model=peer_model,
+        pictures=pictures,
     )

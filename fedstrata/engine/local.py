@@ -127,8 +127,8 @@ class LocalEngine:
             if each.exitcode is None:
                 each.kill()
                 each.join()
-        for each in (self.folder, self._shared):
-            shutil.rmtree(each, ignore_errors=True)
+        for folder in (self.folder, self._shared):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _devices_of(self, worker: int) -> str:
         if not self.gpus:

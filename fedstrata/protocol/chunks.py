@@ -18,7 +18,7 @@ from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
 Chunks = list[tuple[str, ArrayChunk]]  # as Flower's array remembers them, with their ids
 
 
-class FixedChunk(ArrayChunk):  # type: ignore[misc]
+class FixedChunk(ArrayChunk):
     """A part of bytes that nobody changes: as Flower's own chunk, with its id remembered."""
 
     def __init__(self, data: memoryview) -> None:

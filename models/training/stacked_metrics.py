@@ -71,7 +71,7 @@ def _means(values: Tensor, of: Tensor) -> list[float]:
     """Return the mean of each row's values in ``of``: rows with equally many are taken as one."""
     means = torch.zeros(len(values), dtype=values.dtype)
     numbers = of.sum(1)
-    for number in numbers.unique().tolist():
+    for number in set(numbers.tolist()):
         rows = numbers == number
         means[rows] = values[rows][of[rows]].view(-1, number).mean(1)
     return means.tolist()

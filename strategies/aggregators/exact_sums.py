@@ -52,7 +52,7 @@ class ExactSums:
 
     def are_floats(self, span: slice) -> bool:
         """Return whether the block ``span`` is still float64."""
-        return self._bounds[span.start // BLOCK] < EXACT
+        return bool(self._bounds[span.start // BLOCK] < EXACT)
 
     def to_add(self, span: slice, largest: float) -> NDArray[Any]:
         """Return the sums of a block, to add numbers to that are no larger than ``largest``."""

@@ -131,12 +131,13 @@ class FixedPointSum:
         examples : mapping of int to int
             Examples by row; other rows are left out.
         """
+        self._add_held()
         rows = np.array(list(examples), dtype=np.intp)
         # A slice is a view, other rows are copied.
         in_order = bool((rows == np.arange(len(rows))).all())
         scales = np.array(list(examples.values()), dtype=np.float64)[:, None] * 2.0**self.shift
         values = {n: t.detach().reshape(len(t), t[0].numel()) for n, t in updates.items()}
-        totals = {name: flat(self._of(name, t[0])).numpy() for name, t in updates.items()}
+        totals = {name: self._of(name, t[0]).integers() for name, t in updates.items()}
 
         def add(blocks: Iterator[Block]) -> None:
             products, cut = scratch(np.float64), scratch(np.int64)
