@@ -103,10 +103,8 @@ class PreparedRound:
             )
             measured[name] = context.objective.measure(outputs, torch.from_numpy(part.labels))
             self.outputs[name] = outputs
-        for name, values in measured.items():
-            loss = values["loss"]
-            if loss is None or not math.isfinite(loss):
-                raise Diverged(f"the layers that arrived have the loss {loss} on {name}")
+        if problem := loss_problem(measured):
+            raise Diverged(problem)
         return measured
 
     def interval(self) -> Interval | None:
@@ -157,6 +155,15 @@ class PreparedRound:
         memory = {n: t.detach().cpu().contiguous() for n, t in self.site_round.memory.items()}
         kept = partitioned.tensors(partitioned.partition.kept_names())
         return LocalState(kept, self.site_round.optimizer_state, memory)
+
+
+def loss_problem(measured: Metrics) -> str:
+    """Return which loss of the layers that arrived is no number, or ""."""
+    for name, values in measured.items():
+        loss = values["loss"]
+        if loss is None or not math.isfinite(loss):
+            return f"the layers that arrived have the loss {loss} on {name}"
+    return ""
 
 
 def train_round(

@@ -92,7 +92,7 @@ def lightning_round(tail: nn.Module, data: TensorDataset, config: FitConfig, num
     """Train one round with Lightning's Trainer, which shuffles by itself and logs nothing."""
     lightning = load_lightning()
 
-    class Tail(lightning.LightningModule):  # type: ignore[misc]
+    class Tail(lightning.LightningModule):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.tail = tail

@@ -21,6 +21,7 @@ from client_app.round import (
     caches_features,
     check_state,
     features_of,
+    loss_problem,
     prepare_round,
     round_report,
     site_loss,
@@ -225,7 +226,7 @@ def _train_team(team: _Team, best: int) -> list[Outcome]:
     for i, site in enumerate(team.sites):
         mine = SiteUpdate(updates, i)
         try:
-            if problem := problems[i] or mine.not_finite():
+            if problem := loss_problem(measured[i]) or problems[i] or mine.not_finite():
                 raise Diverged(problem)
             _save(site, team.number, mine, learners[i], best)
             numerics = numerics_of(site.splits.values(), 1, batched_sites=len(team.sites))

@@ -17,6 +17,7 @@ from client_app.store import MemoryStore
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.task_kinds import TaskKind
+from models.training.loop import Diverged
 from tests.helpers.site_contexts import SMALL, plan_of
 
 MLP = [*SMALL[2:], "model=mlp", "model.hidden=[6]", "model.head=[]", "groups=all_common"]
@@ -105,6 +106,28 @@ def test_a_site_that_cannot_be_loaded_fails_by_itself() -> None:
     ]
     assert failed == ["site-01"]
     assert len(outcomes) == 3
+
+
+def test_layers_whose_loss_is_no_number_stop_a_site_as_alone() -> None:
+    contexts = contexts_of()
+    layers = layers_of(contexts)
+
+    def huge(context: SiteContext) -> dict[str, torch.Tensor]:
+        found = dict(layers.tensors(context))
+        if context.data.site == "site-01":
+            found |= {name: 1e38 * torch.ones_like(each) for name, each in found.items()}
+        return found
+
+    outcomes = [each for _, done in train_batched(contexts, 1, huge) for each in done]
+    failed = {
+        context.data.site: str(outcome)
+        for context, outcome, _ in outcomes
+        if isinstance(outcome, Exception)
+    }
+    (place,) = (each for each in contexts if each.data.site == "site-01")
+    with pytest.raises(Diverged) as alone:
+        train_round(place, 1, huge(place), MemoryStore())
+    assert failed == {"site-01": str(alone.value)}
 
 
 def test_sites_whose_outputs_mean_something_else_train_apart() -> None:
