@@ -76,7 +76,7 @@ class Channel:
         name = self._connection.recv_bytes().decode()
         pickled = self._connection.recv_bytes()
         if not name:
-            return pickle.loads(pickled)
+            return _Reader(io.BytesIO(pickled)).load()
         with _read(self._shared / name) as file:
             return _Reader(io.BytesIO(pickled), file).load()
 
@@ -99,12 +99,12 @@ class _Writer(pickle.Pickler):
 class _Reader(pickle.Unpickler):
     """Puts them in again, in the same order."""
 
-    def __init__(self, pickled: io.BytesIO, file: io.FileIO) -> None:
+    def __init__(self, pickled: io.BytesIO, file: io.FileIO | None = None) -> None:
         super().__init__(pickled)
         self._file = file
 
     def persistent_load(self, size: int) -> bytes:
-        found = self._file.read(size)
+        found = self._file.read(size) if self._file else b""
         if found is None or len(found) != size:
             raise pickle.UnpicklingError("shared memory has less than was sent")
         return found
