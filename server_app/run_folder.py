@@ -6,7 +6,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import time
@@ -20,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from fedstrata.protocol.plan import AGREED_LATER, Plan
+from fedstrata.runs.folder import CHECKPOINTS, checkpoint_rounds
 from fedstrata.support import checksums
 from fedstrata.support.durable import PRIVATE_FILE, private_folder, replacing_private, sync
 from fedstrata.support.errors import UserError
@@ -31,7 +31,6 @@ logger = logging.getLogger("flwr")
 KEPT = 3
 LOCK_PATIENCE = 30.0  # seconds for a ServerApp whose SuperLink died to end
 ID_BYTES = 4  # of the random part of a federation's name
-_FOLDER = re.compile(r"round-(\d{6})")
 _MAY_CHANGE = (
     *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites", "sites")),
     *(f"strategy.{key}" for key in ("poll", "final_timeout", "on_site_error")),
@@ -228,7 +227,7 @@ class RunFolder:
         """
         from models import weights
 
-        final = self.path / "checkpoints" / f"round-{round_number:06d}"
+        final = self._checkpoint(round_number)
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         private_folder(temporary)
@@ -250,11 +249,7 @@ class RunFolder:
 
     def rounds(self) -> list[int]:
         """Return the rounds that there are checkpoints of, ascending."""
-        folder = self.path / "checkpoints"
-        if not folder.is_dir():
-            return []
-        matches = (_FOLDER.fullmatch(path.name) for path in folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return checkpoint_rounds(self.path)
 
     def latest(self) -> Saved | None:
         """Read the newest checkpoint that is whole; None where there is none.
@@ -335,7 +330,7 @@ class RunFolder:
         return saved
 
     def _checkpoint(self, number: int) -> Path:
-        return self.path / "checkpoints" / f"round-{number:06d}"
+        return self.path / CHECKPOINTS / f"round-{number:06d}"
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ MOST_BYTES = 512 * 2**20  # of results.json: some 800 for a site in a round
 LOCK = ".lock"  # of the ServerApp that writes into a run's folder, while it lives
 SILENT = 120.0  # seconds without news after which a run is dead, where its lock cannot be asked
 INTERRUPTED = "interrupted"
+CHECKPOINTS = "checkpoints"  # in a run's folder; in it a folder for each round
+_CHECKPOINT = re.compile(r"round-(\d{6})")
 _MAPPINGS = ("config", "sites", "participation")
 
 
@@ -40,7 +43,7 @@ class RunView:
     began : float
         Unix seconds of its last start, or of its folder where that is not known.
     round, rounds : int
-        The last complete round, and how many there will be.
+        The last complete round, after which the run would be resumed, and how many there will be.
     experiment : str
         The name of its experiment; "" where it never began.
     progress : Progress or None
@@ -106,12 +109,30 @@ def read_run(path: Path) -> RunView:
         state=_state(path, progress, results),
         reason="" if progress is None else progress.reason,
         began=path.stat().st_mtime if progress is None else progress.began,
-        round=len(results["rounds"]) if results else 0,
+        # A process that is ended between the two files leaves a checkpoint that results.json lacks.
+        round=max(len(results["rounds"]) if results else 0, *checkpoint_rounds(path), 0),
         rounds=rounds if isinstance(rounds, int) else 0,
         experiment=str((begun or {}).get("experiment", "")),
         progress=progress,
         results=results,
     )
+
+
+def checkpoint_rounds(path: Path) -> list[int]:
+    """Return the rounds of which the run in ``path`` has a checkpoint, ascending.
+
+    Raises
+    ------
+    UserError
+        Their folder cannot be read.
+    """
+    try:
+        names = [each.name for each in (path / CHECKPOINTS).iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path / CHECKPOINTS} cannot be read: {error.strerror}") from None
+    return sorted(int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match)
 
 
 def read_state(path: Path) -> tuple[str, str]:

@@ -60,7 +60,7 @@ def test_a_run_is_stopped_resumed_and_complete(tmp_path: Path) -> None:
 
         done = fedstrata(processes, "run", "--resume", "march")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "resuming after round " in done.stdout
+        assert f"resuming after round {stopped_at}" in done.stdout
         assert done.stderr == ""
         (row,) = json.loads(fedstrata(processes, "runs", "--json").stdout)
         assert (row["state"], row["rounds"]) == ("complete", f"{ROUNDS} of {ROUNDS}")

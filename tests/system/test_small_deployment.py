@@ -29,11 +29,13 @@ SENT = {  # the groups that leave a hospital in a round, by method
     "fedtgp": {"prototypes"},
     "fd": {"logits"},
     "fedgen": {"task", "label_counts"},
+    "fedktl": {"projections"},
 }
 MADE = {  # what the server makes for them
     "fedgh": "global_head",
     "fedtgp": "learned_prototypes",
     "fedgen": "generator",
+    "fedktl": "pictures",
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,17 @@ def written_to(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def test_a_checkpoint_that_results_lack_counts_as_a_round(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "one", Progress(state="stopped", round=1, rounds=4))
+    for name in ("round-000001", "round-000003", ".round-000004.tmp", "round-5"):
+        (path / "checkpoints" / name).mkdir(parents=True)
+    assert read_run(path).round == 3
+    shutil.rmtree(path / "checkpoints")
+    (path / "checkpoints").write_bytes(b"a file")
+    with pytest.raises(UserError, match="checkpoints cannot be read: Not a directory"):
+        read_run(path)
 
 
 def test_a_run_goes_on_while_its_serverapp_lives(tmp_path: Path) -> None:
