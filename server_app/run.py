@@ -76,7 +76,9 @@ def checked(config: Config) -> ServerState:
     check_crossing(method, config.cross_site)
     cohorts = config.cohort.sites > 1
     state = ServerState(
-        method, strategy.aggregators, cohorts, strategy.codings, config.seed, strategy.teacher
+        *(method, strategy.aggregators, cohorts, strategy.codings, config.seed),
+        teaching=strategy.teacher,
+        threads=config.train.threads,
     )
     for group, each in method.known_groups().items():
         if group in strategy.aggregators or each.knowledge or each.down_only:

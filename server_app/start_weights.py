@@ -25,6 +25,7 @@ from models.licences import licence_of
 from models.networks import build, shape_of
 from models.networks.text import folder_tensors
 from models.packaged import licence_of_packaged, read_packaged
+from models.threads import with_threads
 from models.weights import Checkpoint
 from server_app.pretraining import Pretraining, job_hash, pretrain
 from strategies.config import Config
@@ -96,6 +97,7 @@ class PretrainingJob:
     model: Mapping[str, Any]
     seed: int
     cache: Path
+    threads: int | None = None
     source: ClassVar[str] = "central pre-training"
 
     @property
@@ -131,7 +133,8 @@ class PretrainingJob:
             f"pictures of {self.settings.identities} people, for their {self.settings.target}"
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
+        with with_threads(self.threads):
+            tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
         made = _saved(tensors, self.source, self.cache, licence_of(self.source))
         with replacing_private(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
@@ -221,7 +224,7 @@ def checkpoint(
     if isinstance(wanted, RunWeights):
         return _kept(start_of_run, cache)
     if isinstance(wanted, Pretraining):
-        job = PretrainingJob(wanted, config.model, config.seed, cache)
+        job = PretrainingJob(wanted, config.model, config.seed, cache, config.train.threads)
         return job.run(log) if _remembered(job.note, cache) else job
     tensors, source = _given(config, wanted)
     if isinstance(wanted, PackagedWeights):

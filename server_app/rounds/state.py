@@ -62,6 +62,8 @@ class ServerState:
         The run's, for aggregators that learn.
     teaching : TeacherConfig
         What their learning may take and give.
+    threads : int or None
+        CPU threads for it; None: as many as torch has.
     partitions : dict
         The partition of each model, by its variant: by task, or ``task/model`` where sites of a task
         have different networks.
@@ -81,6 +83,7 @@ class ServerState:
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     seed: int = 0
     teaching: TeacherConfig = UNBOUNDED
+    threads: int | None = None
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
@@ -210,13 +213,17 @@ class ServerState:
             aggregator = self.aggregators[key]
             if aggregator.learns:
                 others = {g: self.states[beside[key][g]] for g in aggregator.reads}
-                facts = RoundFacts(number, self.seed, everyone()[key], others, self.teaching)
-                aggregator.inform(facts)
+                aggregator.inform(self._facts(number, everyone()[key], others))
             aggregator.begin(self.states[key], sites)
         self._taught = (
             {} if groups is not None else self._begin_teaching(variants, number, everyone)
         )
         return {key: sum(sites.values()) for key, sites in expected.items()}
+
+    def _facts(
+        self, number: int, examples: int, others: Mapping[str, Mapping[str, Tensor]]
+    ) -> RoundFacts:
+        return RoundFacts(number, self.seed, examples, others, self.teaching, self.threads)
 
     def _begin_teaching(
         self, variants: Mapping[str, str], number: int, everyone: Callable[[], Mapping[str, int]]
@@ -228,8 +235,7 @@ class ServerState:
             for key in set(keys.values()) - set(leaving.values()) - taught.keys():
                 teacher = self.aggregators[key]
                 assert isinstance(teacher, Teacher)
-                facts = RoundFacts(number, self.seed, everyone()[key], {}, self.teaching)
-                teacher.inform(facts)
+                teacher.inform(self._facts(number, everyone()[key], {}))
                 teacher.begin(self.states[key], {})
                 sharing = [s for s, v in variants.items() if key in self.scope_keys(v).values()]
                 taught[key] = Taught(teacher, keys, frozenset(sharing))

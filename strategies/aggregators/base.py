@@ -43,6 +43,8 @@ class RoundFacts:
         to be changed.
     bounds : TeacherConfig
         What its learning may take and give.
+    threads : int or None
+        CPU threads for it: the last digits depend on them. None: as many as torch has.
     """
 
     number: int
@@ -50,6 +52,7 @@ class RoundFacts:
     examples: int
     others: Mapping[str, Tensors]
     bounds: TeacherConfig = UNBOUNDED
+    threads: int | None = None
 
 
 class Aggregator(ABC):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedstrata.protocol.tensors import TensorSpec
+from models.threads import with_threads
 from strategies.aggregators.base import (
     Aggregator,
     Options,
@@ -171,7 +172,7 @@ class Teacher(Aggregator):
         )
         before = self.state_dict()
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), with_threads(self._facts.threads):
                 made = self._learn(lesson)
             if lesson.notes:
                 self.note = "; ".join(lesson.notes)

@@ -134,3 +134,22 @@ def test_weights_of_fedavg_cnn_fit_the_images_that_they_were_made_for(tmp_path: 
     made = start_weights.checkpoint(compose("medmnist", chosen), tmp_path / "cache", print)
     assert isinstance(made, start_weights.Checkpoint)
     assert made.tensors["fc1.weight"].equal(network.state_dict()["fc1.weight"])
+
+
+def test_pretraining_has_the_threads_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def pretrain(*_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        seen.append(torch.get_num_threads())
+        return {"conv1.weight": torch.ones(1)}
+
+    monkeypatch.setattr(start_weights, "pretrain", pretrain)
+    before = torch.get_num_threads()
+    for seed, threads in ((1, str(before + 1)), (2, "null")):
+        overrides = ("weights=central", f"train.threads={threads}", f"seed={seed}")
+        job = start_weights.checkpoint(compose("faces", overrides), tmp_path, print)
+        assert isinstance(job, start_weights.PretrainingJob)
+        job.run(print)
+    assert seen == [before + 1, before]

@@ -112,10 +112,11 @@ class Reader(FedAvg):
 
 def test_an_aggregator_that_learns_is_told_of_the_round_and_of_the_groups_that_it_reads() -> None:
     made = state()
-    made.seed = 5
+    made.seed, made.threads = 5, 2
     reader = made.aggregators["task/stage"] = Reader(Options())
     made.begin_round({"a": 10}, {"a": "stage"}, 3, lambda: {"task/stage": 40})
     assert (reader.facts.number, reader.facts.seed, reader.facts.examples) == (3, 5, 40)
+    assert reader.facts.threads == 2
     assert reader.facts.others["common"] is made.states["common"]
 
 

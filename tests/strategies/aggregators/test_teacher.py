@@ -124,6 +124,24 @@ def test_what_it_draws_leaves_other_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_it_learns_with_the_threads_of_the_round_and_leaves_those_of_others() -> None:
+    seen: list[int] = []
+
+    class Looks(Counting):
+        def _learn(self, lesson: Lesson) -> dict[str, Tensor] | None:
+            seen.append(torch.get_num_threads())
+            return super()._learn(lesson)
+
+    before = torch.get_num_threads()
+    teacher = Looks()
+    teacher.inform(replace(FACTS, threads=before + 1))
+    teacher.begin(CURRENT, {})
+    assert teacher.learn({"common": SENT}) is not None
+    assert begun(teacher).learn({"common": SENT}) is not None
+    assert seen == [before + 1, before]
+    assert torch.get_num_threads() == before
+
+
 def test_a_teacher_has_options_like_other_aggregators() -> None:
     assert Counting.options_type is Options
 
