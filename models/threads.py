@@ -16,7 +16,7 @@ def with_threads(count: int | None) -> Iterator[None]:
     """
     before = torch.get_num_threads()
     # A call that changes nothing would still switch off MKL's own choice of threads.
-    if count in (None, before):
+    if count is None or count == before:
         yield
         return
     torch.set_num_threads(count)
