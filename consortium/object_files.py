@@ -127,7 +127,7 @@ class ObjectFilesFactory(ObjectStoreFactory):
         return (
             bool(self.database.strip())
             and not self.database.startswith(":")
-            and "://" not in (self.database)
+            and "://" not in self.database
         )
 
 

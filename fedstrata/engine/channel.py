@@ -6,14 +6,12 @@ import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 LARGE = 1 << 20  # bytes of a tensor for which a file of the shared folder is quicker
-_NUMBERS = count()
 
 
 class Channel:
@@ -33,13 +31,14 @@ class Channel:
     def __init__(self, connection: Connection, shared: Path) -> None:
         self._connection = connection
         self._shared = shared
-        self._name = uuid4().hex
+        self._sent: Path | None = None  # the file of what was sent last
 
     def __enter__(self) -> Channel:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+        self._forget()  # the other end may have died before it read it
 
     def send(self, value: Any) -> None:
         """Send a value.
@@ -50,19 +49,18 @@ class Channel:
             The other process has ended.
         """
         pickled, large = _pickled(value, LARGE)
-        name = ""
-        if large:
-            name = f"{self._name}-{next(_NUMBERS)}"
+        self._sent = self._shared / uuid4().hex if large else None
+        if self._sent is not None:
             try:
-                _write(self._shared / name, large)
+                _write(self._sent, large)
             except OSError:  # such as a container that has 64 MB of it
-                name, (pickled, _) = "", _pickled(value, None)
+                self._forget()
+                pickled, _ = _pickled(value, None)
         try:
-            self._connection.send_bytes(name.encode())
+            self._connection.send_bytes(self._sent.name.encode() if self._sent else b"")
             self._connection.send_bytes(pickled)
         except OSError:
-            if name:
-                (self._shared / name).unlink(missing_ok=True)
+            self._forget()
             raise
 
     def recv(self) -> Any:
@@ -79,6 +77,11 @@ class Channel:
             return _Reader(io.BytesIO(pickled)).load()
         with _read(self._shared / name) as file:
             return _Reader(io.BytesIO(pickled), file).load()
+
+    def _forget(self) -> None:
+        if self._sent is not None:
+            self._sent.unlink(missing_ok=True)
+        self._sent = None
 
 
 class _Writer(pickle.Pickler):
@@ -118,16 +121,11 @@ def _pickled(value: Any, least: int | None) -> tuple[bytes, list[bytes]]:
 
 
 def _write(path: Path, pieces: list[bytes]) -> None:
-    try:
-        with path.open("xb", buffering=0) as file:
-            for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
-    except OSError:
-        with suppress(OSError):
-            path.unlink()
-        raise
+    with path.open("xb", buffering=0) as file:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
 
 
 @contextmanager

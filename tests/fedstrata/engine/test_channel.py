@@ -61,6 +61,16 @@ def test_without_room_everything_goes_through_the_socket(tmp_path: Path) -> None
     assert same(got[0], sent)
 
 
+def test_nothing_is_left_of_what_the_other_end_never_read(tmp_path: Path) -> None:
+    one, other = ends(tmp_path)
+    with one:
+        one.send(order())
+        assert len(list(tmp_path.iterdir())) == 1
+        with other:  # and it ends without a look
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_left_of_what_could_not_be_sent(tmp_path: Path) -> None:
     one, other = ends(tmp_path)
     with other:
