@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,11 @@ _NESTED = re.compile(r"(?<!\\)(?:[*+]|\{\d*,\d*\})[^()]*\)(?:[*+]|\{)")
 
 def likely_column(header: Sequence[str]) -> str | None:
     """Return the column that probably names patients, or None."""
+    return _likely_column(tuple(header))
+
+
+@lru_cache(maxsize=8)  # all sites of a simulation have the same
+def _likely_column(header: tuple[str, ...]) -> str | None:
     words = {name: re.sub(r"[\W_]+", "", normal(name).casefold()) for name in header}
     likely = [name for name, word in words.items() if _LIKELY.fullmatch(word)]
     # The column of patients comes before that of their studies.

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from fedstrata.support.errors import UserError, nearest
 
 Options = TypeVar("Options")
+# Options take a millisecond or two, and the hundreds of sites of a simulation have the same.
+MOST_KEPT = 32
+_READ: dict[tuple[type, str, str], object] = {}
 
 
 def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) -> Options:
-    """Return ``mapping`` as an instance of ``cls``; lists become tuples.
+    """Return ``mapping`` as an instance of ``cls``, not to be changed; lists become tuples.
 
     Parameters
     ----------
@@ -30,6 +33,15 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     UserError
         An option is unknown, missing or of the wrong type, or has an interpolation.
     """
+    key = (cls, where, repr(mapping))
+    if key not in _READ:
+        while len(_READ) >= MOST_KEPT:
+            del _READ[next(iter(_READ))]
+        _READ[key] = _read(cls, mapping, where)
+    return cast(Options, _READ[key])
+
+
+def _read(cls: type[Options], mapping: Mapping[str, object], where: str) -> Options:
     # Where options are read, not before: many modules have options, and most processes read few.
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException

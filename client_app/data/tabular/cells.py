@@ -162,6 +162,6 @@ def _wrong_cells(
     )
 
 
-def missing_counts(missing: Mapping[str, NDArray[np.bool_]]) -> str:
+def missing_counts(gaps: Mapping[str, int]) -> str:
     """Return how many cells of each column are not known, for a note: ``age 3, chol 20``."""
-    return ", ".join(f"{name} {int(m.sum())}" for name, m in missing.items() if m.any())
+    return ", ".join(f"{name} {count}" for name, count in gaps.items() if count)

@@ -68,6 +68,11 @@ class Encoded:
         missing = {name: each[rows] for name, each in self.missing.items()}
         return Encoded(self.names, self.numbers, self.values[rows], missing)
 
+    def gaps(self, rows: NDArray[np.int64] | slice = slice(None)) -> dict[str, int]:
+        """Return in how many of some rows each feature is not known."""
+        counted = np.stack(list(self.missing.values()))[:, rows].sum(axis=1)
+        return dict(zip(self.missing, counted.tolist(), strict=True))
+
     @property
     def incomplete(self) -> NDArray[np.bool_]:
         """Which rows have something that is not known."""
@@ -126,6 +131,10 @@ def choose_features(
 
 def encode(table: Table, features: Sequence[Feature], rules: TableRules) -> Encoded:
     """Return all rows of a table as numbers; raise UserError for a cell that cannot be read."""
+    if (values := _typed_numbers(table, features)) is not None:
+        named = tuple(feature.name for feature in features)
+        unknown = dict(zip(named, np.isnan(values).T, strict=True))
+        return Encoded(named, np.ones(len(named), dtype=np.bool_), values, unknown)
     names: list[str] = []
     parts: list[NDArray[np.float64]] = []
     missing: dict[str, NDArray[np.bool_]] = {}
@@ -143,6 +152,15 @@ def encode(table: Table, features: Sequence[Feature], rules: TableRules) -> Enco
             names.append(feature.name)
         is_number += [not feature.categories] * parts[-1].shape[1]
     return Encoded(tuple(names), np.array(is_number), np.concatenate(parts, axis=1), missing)
+
+
+def _typed_numbers(table: Table, features: Sequence[Feature]) -> NDArray[np.float64] | None:
+    """Return the rows where every input is a column of typed numbers, all of them finite or NaN."""
+    columns = [table.columns[feature.name] for feature in features]
+    if any(f.categories or c.dtype == object for f, c in zip(features, columns, strict=True)):
+        return None
+    values = np.stack(columns, axis=1).astype(np.float64, copy=False)
+    return None if np.isinf(values).any() else values
 
 
 def fill(encoded: Encoded, train: NDArray[np.int64], impute: str) -> Encoded:
@@ -168,9 +186,8 @@ def fill(encoded: Encoded, train: NDArray[np.int64], impute: str) -> Encoded:
 
 def filled_with(encoded: Encoded, known: NDArray[np.float64], impute: str) -> Encoded:
     """Fill in missing numbers: those of input ``i`` become ``known[i]``; else as `fill`."""
-    values = encoded.values.copy()
-    for column in np.flatnonzero(encoded.numbers):
-        values[np.isnan(values[:, column]), column] = known[column]
+    unknown_numbers = np.isnan(encoded.values) & encoded.numbers
+    values = np.where(unknown_numbers, known, encoded.values)
     if impute != "indicator":
         return Encoded(encoded.names, encoded.numbers, values, encoded.missing)
     unknown = np.stack([each.astype(np.float64) for each in encoded.missing.values()], axis=1)
@@ -186,9 +203,15 @@ def fill_values(encoded: Encoded, train: NDArray[np.int64], impute: str) -> NDAr
     """Return what a missing number of each input becomes, shape ``(d,)``; arguments as of `fill`."""
     average = np.median if impute == "median" else np.mean
     made = np.zeros(len(encoded.names))
-    for column in np.flatnonzero(encoded.numbers):
-        known = encoded.values[train, column]
-        known = known[~np.isnan(known)]
+    if not len(train):
+        return made
+    # A row for each input: its numbers stand side by side, and add up as they do by themselves.
+    chosen = np.ascontiguousarray(encoded.values[train].T)
+    gaps = np.isnan(chosen).any(axis=1)
+    whole = encoded.numbers & ~gaps
+    made[whole] = average(chosen[whole], axis=1)
+    for column in np.flatnonzero(encoded.numbers & gaps):
+        known = chosen[column][~np.isnan(chosen[column])]
         made[column] = average(known) if known.size else 0.0
     return made
 
@@ -210,10 +233,10 @@ def warn_of_columns(encoded: Encoded, train: NDArray[np.int64], findings: Findin
     """Warn of inputs without use, the same in all training rows or another in each, and of codes."""
     chosen = encoded.values[train]
     _warn_of_codes(encoded, chosen, findings)
-    with np.errstate(invalid="ignore"):
-        same = [
-            n for n, column in zip(encoded.names, chosen.T, strict=True) if _is_constant(column)
-        ]
+    # Both pass over what is not known, and are NaN where nothing is.
+    least, most = np.fmin.reduce(chosen, initial=np.nan), np.fmax.reduce(chosen, initial=np.nan)
+    constant = (least == most) | np.isnan(least)
+    same = [encoded.names[column] for column in np.flatnonzero(constant)]
     if same:
         findings.warn(private(f"the same in all training rows: {_named(same)}"))
     if len(train) < LEAST_ROWS:
@@ -234,7 +257,8 @@ def warn_of_columns(encoded: Encoded, train: NDArray[np.int64], findings: Findin
 def _warn_of_codes(encoded: Encoded, chosen: NDArray[np.float64], findings: Findings) -> None:
     """Warn of numbers such as -999 that are far from all others: they often mean "not known"."""
     found = []
-    for column in np.flatnonzero(encoded.numbers):
+    holds_code = np.isin(chosen, list(_CODES)).any(axis=0)
+    for column in np.flatnonzero(encoded.numbers & holds_code):
         known = chosen[~np.isnan(chosen[:, column]), column]
         for code in _CODES & set(known.tolist()):
             others = known[known != code]
@@ -254,11 +278,6 @@ def _is_far(code: float, others: NDArray[np.float64]) -> bool:
     if not len(others) or others.min() == others.max():
         return False
     return bool(np.abs(others - code).min() > others.max() - others.min())
-
-
-def _is_constant(column: NDArray[np.float64]) -> bool:
-    known = column[~np.isnan(column)]
-    return bool(known.size == 0 or known.min() == known.max())
 
 
 def _all_others(

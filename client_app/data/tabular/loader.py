@@ -18,6 +18,7 @@ from client_app.data.site_info import (
 from client_app.data.tabular.encoding import (
     fill,
     fill_values,
+    filled_with,
     require_column,
     scale_of,
     warn_of_columns,
@@ -52,7 +53,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
 def site_data(settings: TabularOptions, site: SiteRows, info: SiteInfo) -> SiteData:
     """Return a site's rows filled in and scaled, as float32 inputs of shape ``(d,)``."""
     warn_of_columns(site.encoded, site.parts.train, info.findings)
-    filled = fill(site.encoded, site.parts.train, settings.impute)
+    known = fill_values(site.encoded, site.parts.train, settings.impute)
+    filled = filled_with(site.encoded, known, settings.impute)
     values = filled.values
     agreed = None
     mean, std = np.zeros(values.shape[1]), np.ones(values.shape[1])
@@ -79,7 +81,7 @@ def site_data(settings: TabularOptions, site: SiteRows, info: SiteInfo) -> SiteD
         if agreed is None
         else agreed.kind(site.targets.kind, site.task.name),
         source=site.source,
-        preprocessing=_preprocessing(settings, site, mean, std),
+        preprocessing=_preprocessing(settings, site, known, mean, std),
         test_places=_places(site, site.parts.test),
     )
     return reject_empty_splits(data)
@@ -88,18 +90,21 @@ def site_data(settings: TabularOptions, site: SiteRows, info: SiteInfo) -> SiteD
 def _preprocessing(
     settings: TabularOptions,
     site: SiteRows,
+    known_values: NDArray[np.float64],
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
 ) -> preprocessing.Table:
-    """Return what becomes of a row, with what fills its gaps at this site."""
-    filled = iter(fill_values(site.encoded, site.parts.train, settings.impute).tolist())
+    """Return what becomes of a row, with ``known_values`` that fill its gaps at this site."""
+    filled = iter(known_values.tolist())
+    gaps = site.encoded.gaps(site.parts.train)
     columns = []
     for each in site.features:
         first, *_ = (next(filled) for _ in each.categories or ("the number",))
         known = settings.impute == "drop" or each.categories
-        gaps = int(site.encoded.missing[each.name][site.parts.train].sum())
         fill_with = None if known else first
-        columns.append(preprocessing.Column(each.name, each.categories, fill_with, gaps))
+        columns.append(
+            preprocessing.Column(each.name, each.categories, fill_with, gaps[each.name])
+        )
     written = settings.table_format()
     return preprocessing.Table(
         tuple(columns),

@@ -185,8 +185,8 @@ def _read(
         deployed=info.deployed,
     )
     encoded = encode(tables[0], features, rules)
-    for feature, unknown in encoded.missing.items():
-        info.findings.miss(feature, int(unknown.sum()))
+    for feature, count in encoded.gaps().items():
+        info.findings.miss(feature, count)
     targets = _complete(settings, info, tables, task, encoded, rules)
     used = [*(feature.name for feature in features), *task.columns]
     every = _labelled(settings, tables[0], targets, used, rules, column, group, info.findings)
@@ -357,8 +357,9 @@ def _leave_out(findings: Findings, reason: str, table: Table, rows: NDArray[np.i
 
 def _note_missing(settings: TabularOptions, encoded: Encoded, findings: Findings) -> None:
     """Say how many cells were not known, and which columns have none that is."""
-    if counts := missing_counts(encoded.missing):
+    gaps = encoded.gaps()
+    if counts := missing_counts(gaps):
         findings.note(private(f"missing values, filled by {settings.impute}: {counts}"))
-    empty = [name for name, missing in encoded.missing.items() if missing.all()]
+    empty = [name for name, count in gaps.items() if count == len(encoded.values)]
     if empty:
         findings.warn(private(f"no value at this site: {', '.join(map(repr, empty))}"))
