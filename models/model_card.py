@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -164,11 +164,16 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 def versions_of(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed under their own names."""
-    found = {}
-    for name in packages:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    found = {name: _version(name) for name in packages}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+@cache  # a look takes milliseconds, and each site of a simulation writes cards
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def card_from_json(text: str) -> ModelCard:

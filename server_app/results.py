@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from fedstrata.protocol.answers import SiteReport
+from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.task_kinds import CLASSES, NUMBER
 from models.weights import Checkpoint
 from server_app import report
@@ -78,27 +78,26 @@ def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
 
 
 def _site(report: SiteReport) -> dict[str, Any]:
-    plain = {**asdict(report), "model": report.model or None}
-    said_of_it = {key: plain[key] for key in _OF_A_SITE}
-    said_of_it["data"] = _description(plain["data"])
-    if report.kind.name == CLASSES:
+    said_of_it = {key: getattr(report, key) for key in _OF_A_SITE}
+    said_of_it |= {"model": report.model or None, "data": _description(report.data)}
+    kind = report.kind
+    if kind.name == CLASSES:
         return {**said_of_it, "kind": CLASSES, "majority_accuracy": report.baseline["accuracy"]}
-    kind = plain["kind"]
-    if report.kind.name != NUMBER:
-        return {**said_of_it, "kind": kind["name"], "baseline": report.baseline}
-    numbers = {key: kind[key] for key in ("loss", "mean", "std", "unit")}
-    return {**said_of_it, "kind": kind["name"], "numbers": numbers, "baseline": report.baseline}
+    if kind.name != NUMBER:
+        return {**said_of_it, "kind": kind.name, "baseline": report.baseline}
+    numbers = {key: getattr(kind, key) for key in ("loss", "mean", "std", "unit")}
+    return {**said_of_it, "kind": kind.name, "numbers": numbers, "baseline": report.baseline}
 
 
-def _description(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _description(said: DataDescription | None) -> dict[str, Any] | None:
     """Return what a site says of its data, or None; the notes are in the log."""
     if said is None:
         return None
     return {
-        "range": said["value_range"],
-        "examples_of_classes": said["counts"],
-        "source": said["source"],
-        "digest": said["digest"],
+        "range": said.value_range,
+        "examples_of_classes": said.counts,
+        "source": said.source,
+        "digest": said.digest,
     }
 
 

@@ -86,6 +86,12 @@ def test_plain_data_without_their_checksum_are_refused(content: object) -> None:
         checksums.checked(content)
 
 
+@pytest.mark.parametrize("odd", ["\ud800", 2**70, float("nan")])
+def test_what_no_checksum_can_be_made_of_is_refused(odd: object) -> None:
+    with pytest.raises(Damaged):
+        checksums.checked({"a": odd, checksums.KEY: "0" * 64})
+
+
 def test_changed_plain_data_are_refused() -> None:
     content = checksums.with_checksum({"round": 3, "history": [1.5]})
     with pytest.raises(Damaged, match="not what was written"):

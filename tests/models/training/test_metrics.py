@@ -77,4 +77,5 @@ def test_batches_do_not_change_the_outputs_and_the_network_is_in_eval_mode() -> 
         return metrics(outputs, labels, 3)
 
     found = evaluate(network, split, measure=three, batch_size=3, device=CPU, autocast=False)
-    assert found == metrics(whole, torch.zeros(7, dtype=torch.int64), 3)
+    # A product of three rows may be rounded otherwise than the same rows among seven.
+    assert found == pytest.approx(metrics(whole, torch.zeros(7, dtype=torch.int64), 3))
