@@ -24,6 +24,7 @@ from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import Order, read_members
 from fedstrata.protocol.plan import Plan
+from fedstrata.support.durable import reaching_disk_together
 from fedstrata.support.errors import UserError
 from models.groups import scope_keys
 from models.training.data import SiteData
@@ -75,7 +76,12 @@ def answer_cohort(message: Message, node: NodeSettings, plan: Plan, order: Order
     UserError
         Where the node is no cohort, or nothing of the order can be done.
     """
-    cohort = open_cohort(node, plan)
+    # A site's files of a round are not needed before all sites of the node have answered.
+    with reaching_disk_together():
+        return _answered(open_cohort(node, plan), message, order)
+
+
+def _answered(cohort: Cohort, message: Message, order: Order) -> Message:
     kind = message.metadata.message_type
     members, expected = read_members(message)
     if kind == kinds.QUERY and not members:  # the first query: the server knows no names yet

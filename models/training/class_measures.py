@@ -23,7 +23,7 @@ from fedstrata.protocol.class_measures import (
     fractions,
     rates_of,
 )
-from models.training.intervals import RESAMPLES, Interval, middle
+from models.training.intervals import RESAMPLES, Interval, middles
 from models.training.rankings import Numbers
 
 HALF = 0.5
@@ -192,10 +192,9 @@ def _intervals(
     if not examples:
         return (None,) * len(RATES)
     drawn = generator.multinomial(examples, np.array(counts) / examples, RESAMPLES)
-    return tuple(
-        middle(np.divide(part, whole, where=whole > 0, out=np.full(RESAMPLES, np.nan)))
-        for part, whole in fractions(*drawn.T)
-    )
+    parts, wholes = (np.stack(each) for each in zip(*fractions(*drawn.T), strict=True))
+    rates = np.divide(parts, wholes, where=wholes > 0, out=np.full(parts.shape, np.nan))
+    return middles(rates)
 
 
 def _softmax(outputs: Tensor) -> Numbers:

@@ -58,7 +58,15 @@ def _drawn(examples: int, generator: np.random.Generator) -> Numbers:
 def middle(values: NDArray[np.float64]) -> Interval | None:
     """Return the interval in which `LEVEL` of ``values`` lie, NaN left out; None without any."""
     there = values[~np.isnan(values)]
-    if not len(there):
-        return None
-    low, high = np.quantile(there, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return middles(there[None])[0] if len(there) else None
+
+
+def middles(rows: NDArray[np.float64]) -> tuple[Interval | None, ...]:
+    """Return the `middle` of each row, those without NaN at once."""
+    with_gaps = np.isnan(rows).any(axis=1)
+    whole = np.quantile(rows[~with_gaps], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    found = iter(whole.T.tolist())
+    return tuple(
+        middle(row) if gaps else tuple(next(found))
+        for row, gaps in zip(rows, with_gaps, strict=True)
+    )

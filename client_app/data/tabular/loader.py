@@ -102,9 +102,7 @@ def _preprocessing(
         first, *_ = (next(filled) for _ in each.categories or ("the number",))
         known = settings.impute == "drop" or each.categories
         fill_with = None if known else first
-        columns.append(
-            preprocessing.Column(each.name, each.categories, fill_with, gaps[each.name])
-        )
+        columns.append(preprocessing.Column(each.name, each.categories, fill_with, gaps[each.name]))
     written = settings.table_format()
     return preprocessing.Table(
         tuple(columns),

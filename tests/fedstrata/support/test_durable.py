@@ -42,6 +42,26 @@ def test_data_are_on_disk_before_the_file_has_its_name(
     assert done == [(unfinished, False), (tmp_path, True)]
 
 
+def test_files_that_belong_together_are_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[list[str]] = []
+
+    def names() -> list[str]:
+        return sorted(each.name for each in tmp_path.iterdir())
+
+    monkeypatch.setattr(durable.os, "sync", lambda: waited.append(names()))
+    monkeypatch.setattr(durable, "sync", lambda path: pytest.fail(f"waited for {path}"))
+    with durable.reaching_disk_together():
+        for name in ("a", "b"):
+            with durable.replacing_private(tmp_path / name) as unfinished:
+                unfinished.write_text(name)
+            assert (tmp_path / name).read_text() == name
+    with durable.reaching_disk_together():
+        pass
+    assert waited == [["a", "b"]]
+
+
 def test_one_at_a_time_is_in_a_locked_folder(tmp_path: Path) -> None:
     within: list[int] = []
 
