@@ -241,7 +241,8 @@ def row_contents(
     if not typed:
         return [*texts]
     # As bytes, since a table of numbers can have thousands of columns. Zero and NaN have one form.
-    block = np.stack([table.columns[name][rows] for name in typed], axis=1) + 0.0
+    block = np.stack([table.columns[name][rows] for name in typed]).T + 0.0
+    block = np.ascontiguousarray(block)  # a row's bytes stand side by side
     block[np.isnan(block)] = np.nan
     return [(block[place].tobytes(), *text) for place, text in enumerate(texts)]
 
