@@ -236,7 +236,8 @@ def row_contents(
 ) -> list[tuple[Hashable, ...]]:
     """Return what rows hold in some columns: equal where all of their cells are."""
     typed = [name for name in names if table.columns[name].dtype != object]
-    worded = [words(table.columns[name], rules) for name in names if name not in typed]
+    others = [name for name in names if table.columns[name].dtype == object]
+    worded = [words(table.columns[name], rules) for name in others]
     texts = [tuple(column[row] for column in worded) for row in rows]
     if not typed:
         return [*texts]
