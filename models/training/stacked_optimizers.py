@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from models.training.loop import FitSettings, OptimizerState
 
@@ -158,6 +160,7 @@ class StackedAdam(StackedOptimizer):
     """
 
     buffers: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    fused: ClassVar[Callable[..., None]] = staticmethod(adam)
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     eps: ClassVar[float] = 1e-8
 
@@ -176,6 +179,47 @@ class StackedAdam(StackedOptimizer):
 
     def _count(self, name: str, active: int) -> None:
         self.steps[name][:active] += 1
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
+        """Update the parameters of the first models, in one pass where all are at the same step."""
+        apart = [name for name in gradients if not self._is_one_pass(name, len(gradients[name]))]
+        for name in gradients.keys() - set(apart):
+            self._fused_step(name, gradients[name], clipping)
+        self.touched |= gradients.keys()
+        super().step({name: gradients[name] for name in apart}, clipping)
+
+    def _is_one_pass(self, name: str, active: int) -> bool:
+        """Return whether torch's fused step gives the right numbers: it has one count for all."""
+        steps, contiguous = self.steps[name][:active], self.stack[name].is_contiguous()
+        return contiguous and bool((steps == steps[0]).all())
+
+    def _fused_step(self, name: str, gradient: Tensor, clipping: Tensor | None) -> None:
+        active = slice(len(gradient))
+        if clipping is not None:
+            gradient = gradient * over(clipping, gradient)
+        gradient = (
+            gradient.contiguous()
+        )  # it takes numbers as they lie in memory, whatever the strides
+        mean, square = (self.kept[buffer][name][active] for buffer in self.buffers)
+        self.fused(
+            [self.stack[name][active]],
+            [gradient],
+            [mean],
+            [square],
+            [],
+            [self.steps[name][0].float()],  # which it counts up itself
+            fused=True,
+            foreach=False,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=self.lr,
+            weight_decay=self.config.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+        self._count(name, len(gradient))
 
     def _decayed(self, parameter: Tensor, change: Tensor) -> Tensor:
         """Return the gradient with the weight decay in it, or decay the parameter."""
@@ -200,6 +244,8 @@ class StackedAdam(StackedOptimizer):
 
 class StackedAdamW(StackedAdam):
     """`torch.optim.AdamW`: Adam with the weight decay apart (Loshchilov and Hutter 2019)."""
+
+    fused: ClassVar[Callable[..., None]] = staticmethod(adamw)
 
     def _decayed(self, parameter: Tensor, change: Tensor) -> Tensor:
         parameter.mul_(1 - self.lr * self.config.weight_decay)
