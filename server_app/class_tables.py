@@ -11,6 +11,7 @@ from fedstrata.protocol.class_measures import RATES
 from server_app.tables import rendered
 
 MOST_ROWS = 10  # of a task
+MOST_TASKS = 20
 _WORDS = {"ppv": "PPV", "npv": "NPV", "f1": "F1"}
 
 
@@ -25,7 +26,7 @@ def class_table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     table = Table(title="Each class on the test data, at the operating point, mean over sites")
     for heading in ("task", "class", *(_WORDS.get(rate, rate) for rate in RATES)):
         table.add_column(heading)
-    for task, record in tasks.items():
+    for task, record in list(tasks.items())[:MOST_TASKS]:
         rows = [
             (name, one)
             for name, one in record.get("by_class", {}).items()
@@ -37,6 +38,8 @@ def class_table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
             table.add_row(task, name, *(_words(one[rate]) for rate in RATES))
         if (more := len(rows) - MOST_ROWS) > 0:
             table.add_row(task, f"{more} more with a higher F1: results.json")
+    if table.row_count and (more := len(tasks) - MOST_TASKS) > 0:
+        table.add_row(f"{more} more tasks: results.json")
     return rendered(table) if table.row_count else ""
 
 

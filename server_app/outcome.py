@@ -17,6 +17,7 @@ from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from server_app import measure_words
 from server_app.measure_words import Row
 from server_app.rounds.records import baseline_name, mean_of_known, weighted_mean
+from server_app.tables import MOST_ROWS
 
 WIDE = 40  # characters of the longest bar
 NAMED = 5  # sites that a line names
@@ -47,9 +48,11 @@ def outcome(final: Mapping[str, Any]) -> str:
     if not sites:
         return "no site answered the final evaluation"
     lines = ["On the test data, by task (means over its sites, weighted by test examples)", ""]
-    for task, row in final["tasks"].items():
+    for task, row in list(final["tasks"].items())[:MOST_ROWS]:
         own = [site for site in sites.values() if site["task"] == task]
         lines += [*_picture(task, row, own), ""]
+    if (more := len(final["tasks"]) - MOST_ROWS) > 0:
+        lines += [f"{more} more tasks: results.json", ""]
     lines += _means(final)
     lines += gains(sites)
     return "\n".join([*lines, *advice(sites)])

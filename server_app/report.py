@@ -15,7 +15,7 @@ from server_app import measure_words
 from server_app.class_tables import class_table
 from server_app.outcome import outcome
 from server_app.rounds.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, mean_of_known
-from server_app.tables import MEGABYTE, rendered
+from server_app.tables import MEGABYTE, rendered, worst_sites
 
 MUCH_OWED = 0.2  # of the change since the start; see docs/compression.md
 PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")
@@ -143,7 +143,8 @@ def _with_gains(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def _mixed_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return a table in words, for tasks of several kinds."""
-    table = Table(title="On the test data, per site, with 95 % intervals")
+    whose, rows = worst_sites(rows, "gain")
+    table = Table(title=f"On the test data, {whose}, with 95 % intervals")
     headings = ("site", "task", "leading measure", "besides", "without input", "alone", "gain")
     for heading in headings:
         table.add_column(heading)
@@ -221,7 +222,8 @@ def _deployed_task(what: str, task: str, entries: Mapping[str, Mapping[str, Any]
 def _deployment_table(
     title: str, entries: Mapping[str, Mapping[str, Any]], means: Mapping[str, float | None]
 ) -> Table:
-    table = Table(title=title)
+    whose, entries = worst_sites(entries, "over_alone")
+    table = Table(title=title if whose == "per site" else f"{title}, {whose}")
     if measure_words.tasks_of_other_kinds(entries):
         return _mixed_deployment_table(table, entries)
     headings = ("before", "after", "gain", "majority class", "alone", "after - alone")
@@ -266,7 +268,8 @@ def _deployment_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _final_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="On the test data, per site")
+    whose, rows = worst_sites(rows, "gain")
+    table = Table(title=f"On the test data, {whose}")
     for heading in ("site", "task"):
         table.add_column(heading)
     for heading in ("accuracy", "balanced", "AUROC", "majority", "alone", "gain", "in one place"):

@@ -9,9 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fedstrata.protocol.measure_words import measures_of
 from models.groups import GroupRow
 
 MEGABYTE = 1e6
+MOST_ROWS = 50  # of sites or tasks in what is printed; all of them are in results.json
+Row = Mapping[str, Any]
 
 
 def partition_table(rows: Sequence[GroupRow]) -> str:
@@ -39,7 +42,7 @@ def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
     model = ("model",) if several else ()
     for heading in ("site", "task", *model, "classes", "train", "validation", "test", "device"):
         table.add_column(heading)
-    for name, site in sites.items():
+    for name, site in list(sites.items())[:MOST_ROWS]:
         counts = site["examples"]
         table.add_row(
             name,
@@ -49,7 +52,34 @@ def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
             *(str(counts[split]) for split in ("train", "validation", "test")),
             site["device"],
         )
+    if (more := len(sites) - MOST_ROWS) > 0:
+        table.add_row(f"{more} more")
     return rendered(table)
+
+
+def worst_sites(rows: Mapping[str, Row], gain: str) -> tuple[str, dict[str, Row]]:
+    """Return which sites a table shows, in words, and their rows: of many those that gained least.
+
+    Parameters
+    ----------
+    rows : mapping
+        By site.
+    gain : str
+        The key of what a site gained over training alone; sites without are compared by their
+        leading measure, and stand below the others.
+    """
+    if len(rows) <= MOST_ROWS:
+        return "per site", dict(rows)
+
+    def merit(name: str) -> tuple[bool, float, str]:
+        row, measures = rows[name], measures_of(rows[name])
+        if row[gain] is not None:
+            return False, float(row[gain]), name
+        value = {**row, **row.get("after", {})}[measures.leading]
+        return True, (value or 0.0) * (-1 if measures.lower_is_better else 1), name
+
+    chosen = sorted(rows, key=merit)[:MOST_ROWS]
+    return f"the {MOST_ROWS} worst of {len(rows)} sites", {name: rows[name] for name in chosen}
 
 
 def rendered(table: Table) -> str:

@@ -27,6 +27,13 @@ def test_of_many_classes_the_worst_are_shown_and_the_others_counted() -> None:
     assert "5 more with a higher F1" in text
 
 
+def test_of_many_tasks_some_are_shown_and_the_others_counted() -> None:
+    text = class_table({f"t{n:02d}": {"by_class": {"low": rates(0.5)}} for n in range(22)})
+    assert "t19" in text
+    assert "t20" not in text
+    assert "2 more tasks" in text
+
+
 def test_a_task_of_numbers_or_of_withheld_rates_has_no_table() -> None:
     assert class_table({"age": {"mae": 6.0}}) == ""
     assert class_table({"grade": {"by_class": {"low": rates(None)}}}) == ""

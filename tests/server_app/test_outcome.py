@@ -43,6 +43,15 @@ def final(**sites: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_of_many_tasks_some_have_bars_and_the_others_are_counted() -> None:
+    text = outcome(
+        final(**{f"s{n:02d}": {**site(0.7, 0.6), "task": f"t{n:02d}"} for n in range(53)})
+    )
+    assert "t49: accuracy" in text
+    assert "t50: accuracy" not in text
+    assert "3 more tasks" in text
+
+
 def test_each_way_has_a_bar_as_long_as_its_share() -> None:
     lines = outcome(final(a=site(0.75, 0.5, 0.9), b=site(0.75, 0.5, 0.9))).splitlines()
     assert "grade: accuracy, 2 sites" in lines

@@ -33,6 +33,15 @@ def test_sites_stand_beside_themselves_alone_and_in_one_place() -> None:
     assert row.count(" - ") == 4  # no AUROC, not alone, no gain, not in one place
 
 
+def test_of_many_sites_those_that_gained_least_are_shown() -> None:
+    sites = {f"s{n:02d}": site(n / 100, 0.5) for n in range(58)}
+    sites |= {"x": site(0.9, None), "y": site(0.4, None)}
+    table = final_table({"sites": sites})
+    assert "the 50 worst of 60 sites" in table
+    shown = {line.split()[1] for line in table.splitlines() if " grade " in line}
+    assert shown == {f"s{n:02d}" for n in range(50)}
+
+
 def test_sites_of_several_kinds_are_in_words() -> None:
     age = {
         **{"task": "age", "kind": "number", "unit": "years", "examples": 10.0, "loss": 0.5},

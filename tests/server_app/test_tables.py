@@ -13,6 +13,16 @@ def test_the_partition_says_what_is_trained_and_sent_to_whom() -> None:
     assert "all sites" in text
 
 
+def test_many_sites_are_cut_and_counted() -> None:
+    site = {"task": "t", "classes": ["a"], "device": "cpu"}
+    site |= {"examples": {"train": 1, "validation": 1, "test": 1}}
+    text = sites_table({f"s{number:02d}": site for number in range(53)})
+    assert "53 sites" in text
+    assert "s49" in text
+    assert "s50" not in text
+    assert "3 more" in text
+
+
 def test_many_classes_are_cut_and_marked() -> None:
     site = {
         "task": "grade",
