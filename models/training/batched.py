@@ -23,6 +23,7 @@ from models.training.loop import (
     planned_steps,
 )
 from models.training.losses import TaskLoss
+from models.training.proximal import Proximal
 from models.training.stacked_optimizers import STACKED, Stack
 
 Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
@@ -110,7 +111,7 @@ def fit_batched(
         Where the stack is.
     penalty : callable, optional
         A scalar added to the loss of every step, of one model's parameters named in ``exchanged``
-        and of what these were when the fit began.
+        and of what these were when the fit began. A `Proximal` gives its own gradient.
     exchanged : collection of str
         Names for the penalty; those that are not trained are left out.
 
@@ -135,7 +136,9 @@ def fit_batched(
     stepper = STACKED[settings.config.optimizer.name](trains, before, settings_now)
     pulled = [name for name in names if name in set(exchanged)] if penalty else []
     begun = {name: ordered[name].clone() for name in pulled}
-    loss_of = vmap(_loss_of(network, learners[0].loss, penalty if pulled else None))
+    proximal = penalty if pulled and isinstance(penalty, Proximal) else None
+    traced = penalty if pulled and proximal is None else None
+    loss_of = vmap(_loss_of(network, learners[0].loss, traced))
     losses = torch.zeros(max(steps, default=0), len(learners), dtype=torch.float64)
     seen = np.zeros(len(learners), dtype=np.int64)
     for step in range(len(losses)):
@@ -150,8 +153,13 @@ def fit_batched(
         # No model's loss depends on another's parameters: the gradient of the sum has each one's own.
         given = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
         gradients = {n: g for n, g in zip(names, given, strict=True) if g is not None}
+        values = values.detach()
+        if proximal is not None:
+            now_pulled = {name: now[name] for name in pulled}
+            gradients, added = proximal.add_to(gradients, now_pulled, start)
+            values = values + added
         stepper.step(gradients, _clipping(gradients, settings.config.clip))
-        losses[step, :active] = values.detach().double().cpu() * torch.from_numpy(sizes)
+        losses[step, :active] = values.double().cpu() * torch.from_numpy(sizes)
         seen[:active] += sizes
     stepper.save(steps, kept)
     back = np.argsort(order)

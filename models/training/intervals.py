@@ -63,7 +63,7 @@ def middle(values: NDArray[np.float64]) -> Interval | None:
 
 def middles(rows: NDArray[np.float64]) -> tuple[Interval | None, ...]:
     """Return the `middle` of each row, those without NaN at once."""
-    with_gaps = np.isnan(rows).any(axis=1)
+    with_gaps = np.asarray(np.isnan(rows).any(axis=1))
     whole = np.quantile(rows[~with_gaps], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     found = iter(whole.T.tolist())
     return tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -70,9 +70,7 @@ class StackedOptimizer(ABC):
         self.touched |= gradients.keys()
         for name, gradient in gradients.items():
             self._count(name, len(gradient))
-            each = max(gradient[0].numel(), 1)
-            for start in range(0, len(gradient), max(BLOCK // each, 1)):
-                rows = slice(start, min(start + max(BLOCK // each, 1), len(gradient)))
+            for rows in row_blocks(gradient):
                 change = gradient[rows]
                 if clipping is not None:
                     change = change * over(clipping[rows], change)
@@ -257,6 +255,13 @@ STACKED: Mapping[str, type[StackedOptimizer]] = {
     "adam": StackedAdam,
     "adamw": StackedAdamW,
 }
+
+
+def row_blocks(stacked: Tensor) -> Iterator[slice]:
+    """Yield a few models at a time, so that their numbers stay in the processor's cache."""
+    models, step = len(stacked), max(BLOCK // max(stacked[0].numel(), 1), 1)
+    for start in range(0, models, step):
+        yield slice(start, min(start + step, models))
 
 
 def over(factors: Tensor, like: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.metrics import logits_of
+from models.training.proximal import Proximal
 from strategies.aggregators import Aggregator
 from strategies.aggregators.proximal_weight import MU, ProximalWeight
-from strategies.method import Groups, Made, Method, Penalty, above_zero, at_least
+from strategies.method import Groups, Made, Method, above_zero, at_least
 from strategies.site_round import SiteRound
 
 PROXIMAL = "proximal"
@@ -77,7 +78,7 @@ class FedProx(Method):
 
     # -- the site's half -------------------------------------------------------------------------
 
-    def penalty(self) -> Penalty | None:
+    def penalty(self) -> Proximal | None:
         """Return the proximal term; None with mu 0, so that the bits are those of FedAvg."""
         return _proximal(self.mu)
 
@@ -118,12 +119,5 @@ class FedProx(Method):
         return ProximalWeight(self.step) if group == PROXIMAL else configured()
 
 
-def _proximal(mu: float) -> Penalty | None:
-    """Return ``mu / 2 * ||w - received||^2``, or None for a weight of 0."""
-
-    def proximal(own: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> Tensor:
-        # Squared, as in the paper: some implementations leave the norm as it is.
-        squared = [torch.sum((w - received[name]) ** 2) for name, w in own.items()]
-        return 0.5 * mu * torch.stack(squared).sum()
-
-    return proximal if mu else None
+def _proximal(mu: float) -> Proximal | None:
+    return Proximal(mu) if mu else None
