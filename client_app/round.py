@@ -71,7 +71,9 @@ class PreparedRound:
     train_seconds: float = field(default=0.0, init=False)
 
     def run(self, *, measure: bool = True) -> RoundReport:
-        """Measure the model as received, then train it; return the report.
+        """Measure the model as received, if it is to be, then train it; return the report.
+
+        What it measures changes nothing that it trains from: the trained bits are the same without.
 
         Raises
         ------

@@ -109,7 +109,8 @@ def stop_reason(history: Records, choose: ChooseConfig) -> str:
     found = None if choose.patience is None else best_of(history, choose)
     if found is None or choose.patience is None:
         return ""
-    judged = len(history) - 1
+    # Round r measures the state after round r-1, and not every round does.
+    judged = max((n for n, each in enumerate(history) if each.get("evaluated", True)), default=0)
     if judged - found.round < choose.patience:
         return ""
     return (
@@ -127,7 +128,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _values(sites: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, float]:
-    values = {name: site["validation"].get(metric) for name, site in sites.items()}
+    # A round that was not evaluated has no measures.
+    values = {name: site.get("validation", {}).get(metric) for name, site in sites.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -82,6 +82,8 @@ class Order(NamedTuple):
     fresh : tuple of str
         Of a run that is measured again: those of the sites asked that trained in no round of it.
         They have no layers of their own; all others that have none have lost them.
+    measure : bool
+        Of a round: whether the site measures the received layers before it trains.
     """
 
     plan: str
@@ -95,6 +97,7 @@ class Order(NamedTuple):
     of: str = ""
     fresh: tuple[str, ...] = ()
     last: Mapping[str, int] = MappingProxyType({})
+    measure: bool = True
 
 
 def step_key(group: str, number: int) -> str:
@@ -120,12 +123,13 @@ def order(
     of: str = "",
     fresh: Sequence[str] = (),
     last: Mapping[str, int] | None = None,
+    measure: bool = True,
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of``, ``fresh`` and ``last`` are those of
-    `Order`. An order to a cohort names the ``members`` that are asked and, by scope, the examples
-    ``expected`` of all sites that are asked: the fixed point of the sums depends on them.
+    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of``, ``fresh``, ``last`` and ``measure``
+    are those of `Order`. An order to a cohort names the ``members`` that are asked and, by scope,
+    the examples ``expected`` of all sites that are asked: the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
     # gives this name. The random number keeps the name from nodes that got the same layers.
@@ -144,6 +148,8 @@ def order(
         record["of"] = of
     if last:
         record["last"] = json.dumps(dict(last))
+    if not measure:
+        record["measure"] = False
     if fresh:
         record["fresh"] = list(fresh)
     if members:
@@ -176,6 +182,7 @@ def read_order(message: Message) -> Order:
         best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
         keep, of = content[ORDER].get("keep", ""), measured_of(message)
         fresh, last = content[ORDER].get("fresh", []), _read_taken(content[ORDER].get("last", "{}"))
+        measure = content[ORDER].get("measure", True)
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
@@ -183,11 +190,13 @@ def read_order(message: Message) -> Order:
     rounds = [each for each in (best, state) if type(each) is int and each >= 0]
     if len(rounds) < 2 or keep not in ("", LAST, BEST, *([DEPLOYED] if of else [])):
         raise UserError("the server's message cannot be read: best, state or keep is none")
-    if not isinstance(fresh, list):
-        raise UserError("the server's message cannot be read: fresh is no list")
-    names = tuple(map(str, fresh))
+    if not isinstance(fresh, list) or not isinstance(measure, bool):
+        raise UserError("the server's message cannot be read: fresh is no list, or measure no bool")
     return Order(
-        plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of, names, last
+        *(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of),
+        fresh=tuple(map(str, fresh)),
+        last=last,
+        measure=measure,
     )
 
 

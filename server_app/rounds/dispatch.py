@@ -68,6 +68,8 @@ class Ask:
         By site, whose model it is to measure.
     fresh : collection of str
         Sites that have no layers of their own, as `fedstrata.protocol.orders.Order` has it.
+    measure : bool
+        For training: whether sites measure the layers that they receive.
     """
 
     kind: str
@@ -83,6 +85,7 @@ class Ask:
     states: Mapping[str, Mapping[str, Tensor]] | None = None
     of: Mapping[str, str] | None = None
     fresh: Collection[str] = ()
+    measure: bool = True
 
 
 @dataclass
@@ -222,6 +225,7 @@ class Dispatch:
             last={s: ask.last[s] for s in recipients.sites if ask.last.get(s)}
             if ask.last
             else None,
+            measure=ask.measure,
         )
 
     def _layers(

@@ -233,6 +233,7 @@ class Rounds:
             taken={m.site: self._taken(m, history) for m in asked if not m.in_cohort},
             last=last_whole(history, keys),
             best=best.round if best else 0,
+            measure=self.settings.evaluates(number),
         )
 
     def _sample(self, number: int, attempt: int, connected: set[int]) -> Attempt:
@@ -240,7 +241,7 @@ class Rounds:
         chosen = sampling.sample(
             self.roster.by_task(), self.settings.fraction, self.seed, number, attempt
         )
-        record = RoundRecord(number)
+        record = RoundRecord(number, evaluated=self.settings.evaluates(number))
         reasons = self.roster.rejected_reasons()
         for member in chosen:
             if member.node_id not in connected:
@@ -261,14 +262,19 @@ class Rounds:
     ) -> Update:
         """Return what a site, or a cohort's sites, learned; or raise Refused."""
         partitions, method = self.state.partitions, self.state.method
-        within = self.settings.deadline + TTL_MARGIN
+        within, measured = self.settings.deadline + TTL_MARGIN, self.settings.evaluates(number)
         if recipients.in_cohort:
             members = recipients.members
-            return checked_cohort(reply, members, number, partitions, expected, method, within)
+            return checked_cohort(
+                *(reply, members, number, partitions, expected, method, within), measured=measured
+            )
         (member,) = recipients.members
         references = self.state.references(member.variant)
         partition, groups = partitions[member.variant], self.state.sent_groups(member.variant)
-        return checked_update(reply, member, number, partition, method, references, within, groups)
+        return checked_update(
+            *(reply, member, number, partition, method, references, within, groups),
+            measured=measured,
+        )
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
         """Add what an answer contributes, and note who took part and who did not."""

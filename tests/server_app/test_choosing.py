@@ -147,3 +147,26 @@ def test_the_best_is_the_best_of_before_or_one_that_was_not_judged(
     ]
     for count, (before, after) in enumerate(itertools.pairwise(rounds)):
         assert after in (before, count)  # sites keep no other layers
+
+
+def unmeasured() -> dict[str, Any]:
+    """Return the record of a round that was not evaluated."""
+    return {"evaluated": False, "sites": {"a": {"kind": "classes", "train_loss": 0.1}}}
+
+
+def test_a_state_that_was_not_measured_is_no_candidate() -> None:
+    history = [record(a=0.5), unmeasured(), unmeasured(), record(a=0.6), unmeasured()]
+    found = best_of(history, MEAN)
+    assert found is not None
+    assert (found.round, found.value) == (3, 0.6)
+    assert best_of(history[:3], MEAN) is None
+    assert best_of(history, MEAN, record(a=0.7)["sites"]).round == 5  # type: ignore[union-attr]
+
+
+def test_patience_counts_rounds_up_to_the_last_that_was_evaluated() -> None:
+    between = [unmeasured(), unmeasured()]
+    history = [record(a=0.5), *between, record(a=0.6), *between, record(a=0.5), *between]
+    patient = ChooseConfig("auto", "mean", 3)
+    assert stop_reason(history[:6], patient) == ""  # the state after round 6 is not measured yet
+    assert "in the 3 rounds after round 3" in stop_reason(history[:7], patient)
+    assert stop_reason(history[:9], ChooseConfig("auto", "mean", 4)) == ""
