@@ -175,7 +175,7 @@ def train(context: SiteContext, order: Order) -> Answer:
         received=received.known_states,
         hashes=received.hashes,
     )
-    context.store.save(order.round, state, order.taken.values(), order.best)
+    context.store.save(order.round, state, order.taken.values(), order.best, order.durable)
     log_round(context, report, prepared.train_seconds, update)
     return report, update
 

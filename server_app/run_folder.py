@@ -59,6 +59,7 @@ _NEW = {
     "choose.metric": "auto",
     "choose.over": "mean",
     "strategy.evaluate_every": 1,
+    "strategy.checkpoint_every": 1,
     "data.task": "subject",  # of har
     "keep_models_mb": 1000.0,
     "public_models": "auto",

@@ -290,7 +290,7 @@ def _save(site: _ReadySite, order: Order, mine: Mapping[str, Tensor], learner: L
     kept = {name: mine[name].clone() for name in names}
     optimizer = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
     state = LocalState(kept, {**site.state.optimizer, **optimizer}, dict(site.state.memory))
-    site.context.store.save(order.round, state, best=order.best)
+    site.context.store.save(order.round, state, best=order.best, durable=order.durable)
 
 
 def _inputs_of_tail(context: SiteContext) -> SplitsOf:

@@ -220,6 +220,7 @@ def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]
             *(context, order.round, tensors, store),
             measure=order.measure,
             best=order.best,
+            durable=order.durable,
             last_taken=last[site],
         )
         keeps = keeps_layers(context) or store.has_kept_memory

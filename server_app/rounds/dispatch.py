@@ -70,6 +70,9 @@ class Ask:
         Sites that have no layers of their own, as `fedstrata.protocol.orders.Order` has it.
     measure : bool
         For training: whether sites measure the layers that they receive.
+    durable : mapping of str to sequence of int
+        For training: by site, the rounds of which it keeps its own layers, as
+        `fedstrata.protocol.orders.Order` has them.
     """
 
     kind: str
@@ -86,6 +89,7 @@ class Ask:
     of: Mapping[str, str] | None = None
     fresh: Collection[str] = ()
     measure: bool = True
+    durable: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -226,6 +230,8 @@ class Dispatch:
             if ask.last
             else None,
             measure=ask.measure,
+            # Of a cohort all have the same: its layers travel exactly, without error feedback.
+            durable=ask.durable.get(recipients.sites[0], ()),
         )
 
     def _layers(

@@ -21,7 +21,7 @@ class RoundRecord:
     """One entry of ``rounds`` in results.json; docs/results.md explains each field."""
 
     round: int
-    evaluated: bool = True
+    evaluated: bool = field(default=True, kw_only=True)
     seconds: float = 0.0
     bytes_down: dict[str, int] = field(default_factory=dict)
     bytes_up: dict[str, int] = field(default_factory=dict)

@@ -114,9 +114,9 @@ def test_rounds_stop_after_as_many_states_without_a_better_one() -> None:
 
 def test_what_would_be_the_best_after_going_back_is_kept_too() -> None:
     history = [record(a=value) for value in (0.1, 0.5, 0.4, 0.6, 0.7)]
-    assert best_rounds(history, MEAN, 0) == {4}
-    assert best_rounds(history, MEAN, 2) == {1, 3, 4}
-    assert best_rounds(history[:1], MEAN, 2) == set()
+    assert best_rounds(history, MEAN, {len(history)}) == {4}
+    assert best_rounds(history, MEAN, {len(history) - back for back in range(3)}) == {1, 3, 4}
+    assert best_rounds(history[:1], MEAN, {0, 1}) == set()
 
 
 def test_what_will_be_called_the_best_is_said_before_the_rounds() -> None:
