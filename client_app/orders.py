@@ -157,7 +157,7 @@ def train(context: SiteContext, order: Order) -> Answer:
     last = order.last.get(context.data.site, 0)
     older = older_layers(context.store, order.round, last)
     prepared = prepare_round(context, order.round, received.tensors, context.store, last)
-    report = prepared.run()
+    report = prepared.run(measure=order.measure)
     if keeps_layers(context) or prepared.site_round.memory:
         report = noted_loss(context, report, last, older)
     tensors = exchanged_tensors(context)
@@ -175,7 +175,7 @@ def train(context: SiteContext, order: Order) -> Answer:
         received=received.known_states,
         hashes=received.hashes,
     )
-    context.store.save(order.round, state, order.taken.values(), order.best)
+    context.store.save(order.round, state, order.taken.values(), order.best, order.durable)
     log_round(context, report, prepared.train_seconds, update)
     return report, update
 

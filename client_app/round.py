@@ -71,7 +71,9 @@ class PreparedRound:
     train_seconds: float = field(default=0.0, init=False)
 
     def run(self, *, measure: bool = True) -> RoundReport:
-        """Measure the model as received, then train it; return the report.
+        """Measure the model as received, if it is to be, then train it; return the report.
+
+        What it measures changes nothing that it trains from: the trained bits are the same without.
 
         Raises
         ------
@@ -174,9 +176,12 @@ def train_round(
     *,
     measure: bool = True,
     best: int = 0,
+    durable: Sequence[int] = (),
     last_taken: int = 0,
 ) -> RoundReport:
     """Prepare a round, run it, and save what stays at the site.
+
+    ``best`` and ``durable`` are those of the order.
 
     Raises
     ------
@@ -185,7 +190,7 @@ def train_round(
     """
     prepared = prepare_round(context, number, received, store, last_taken)
     report = prepared.run(measure=measure)
-    store.save(number, prepared.local_state(), best=best)
+    store.save(number, prepared.local_state(), best=best, durable=durable)
     return report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from client_app.failures import cause, writing
 from client_app.node_config import checked_name
+from client_app.set_aside import set_aside
 from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support import tensor_files
-from fedstrata.support.durable import PRIVATE_FILE, private_folder, sync
+from fedstrata.support.durable import PRIVATE_FILE, private_folder
 from fedstrata.support.errors import UserError, private
 from models import weights
 from models.training.loop import OptimizerState
@@ -25,12 +26,11 @@ logger = logging.getLogger("flwr")
 
 RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
+DURABLE = "durable"  # in a file's metadata: the newest round from which the server might go on then
 BEGAN_WITH = "began-with"  # in a file's metadata: of which round the file is that its round read
 DATA = "data.sha256"  # what the run's data are
 MODEL = "model.txt"  # which of the run's models the site has
 MEMORY = "keeps-memory"  # an empty file, there once a method kept tensors of its own
-SET_ASIDE = "set-aside"  # folder of the rounds that a run gave up, in one folder each time
-MOST_SET_ASIDE = 12  # such folders: a server must not fill the disk of a site
 
 
 @dataclass
@@ -103,12 +103,18 @@ class Store(Protocol):
         ...
 
     def save(
-        self, round_number: int, state: LocalState, needed: Collection[int] = (), best: int = 0
+        self,
+        round_number: int,
+        state: LocalState,
+        needed: Collection[int] = (),
+        best: int = 0,
+        durable: Sequence[int] = (),
     ) -> None:
         """Save what ``round_number`` leaves, in place of what it left at an earlier attempt.
 
-        What the rounds ``needed`` left stays too, however old they are, and what the state after
-        round ``best`` was measured with.
+        What the rounds ``needed`` left stays too, however old they are, what the state after round
+        ``best`` was measured with, and what there was after each round of ``durable``, from which the
+        server may go on.
         """
         ...
 
@@ -116,8 +122,9 @@ class Store(Protocol):
 class DiskStore:
     """One file a round under ``<state-dir>/<federation>/sites/<site>/``, the last few kept.
 
-    A round that is sent again starts from the same file as the first time, so it gives the same
-    answer. A file is complete before it has its name.
+    Where the server does not write a checkpoint each round, those that belong to its checkpoints are
+    kept besides. A round that is sent again starts from the same file as the first time, so it gives
+    the same answer. A file is complete before it has its name.
     """
 
     def __init__(self, state_dir: Path, federation: str, site: str) -> None:
@@ -177,7 +184,12 @@ class DiskStore:
             return {}
 
     def save(
-        self, round_number: int, state: LocalState, needed: Collection[int] = (), best: int = 0
+        self,
+        round_number: int,
+        state: LocalState,
+        needed: Collection[int] = (),
+        best: int = 0,
+        durable: Sequence[int] = (),
     ) -> None:
         """Write the file of the round durably, then remove files that nothing can need any more.
 
@@ -186,7 +198,9 @@ class DiskStore:
 
         An order of an earlier round gives a history up: the run was resumed before it, or the
         server lies. The files of that round and of later ones are set aside then, for they may be
-        the only copy. Where nothing stays at the site, nothing is written.
+        the only copy. Where the server had no checkpoint of these rounds yet, and said so in their
+        orders, they are played again: they end with the same bits, and replace what was there.
+        Where nothing stays at the site, nothing is written.
 
         Raises
         ------
@@ -198,11 +212,13 @@ class DiskStore:
             return
         with writing("the personal layers"):
             private_folder(self.folder)
-            self._set_aside(round_number)
+            self._give_up(round_number)
             metadata = {
                 "received": json.dumps(state.hashes, sort_keys=True),
                 BEGAN_WITH: str(self._latest_before(round_number)),
             }
+            if durable:
+                metadata[DURABLE] = str(max(durable))
             if state.memory and not self.has_kept_memory:
                 (self.folder / MEMORY).touch(PRIVATE_FILE)
             weights.save(self.path(round_number), state.flat(), metadata)
@@ -210,46 +226,34 @@ class DiskStore:
             there = self.rounds()
             latest = there[-KNOWN_ROUNDS:]
             kept = {*latest, *(n for n in needed if n < round_number)}
+            kept |= {self._latest_before(n + 1) for n in durable}
             if best:
                 kept |= {self._latest_before(best + 1), *[n for n in there if n > best][:1]}
             for number in set(there) - kept:
                 self.path(number).unlink(missing_ok=True)
 
-    def _set_aside(self, round_number: int) -> None:
-        """Move files away if ``round_number`` is before the last round: its own and later ones.
+    def _give_up(self, round_number: int) -> None:
+        """Make way for ``round_number`` where it is before the last round: that and later ones go.
 
         The last round itself may be ordered again; the file of the round before it stays.
         """
         given_up = [number for number in self.rounds() if number >= round_number]
         if not given_up or given_up == [round_number]:
             return
-        aside = self.folder / SET_ASIDE
-        taken = {path.name for path in aside.iterdir()} if aside.is_dir() else set()
-        if len(taken) >= MOST_SET_ASIDE:
-            where = private(f" in {aside}", " in the state folder")
-            raise UserError(
-                f"round {round_number} is ordered, and the site has trained round {given_up[-1]}: "
-                f"the personal layers of {len(taken)} histories are set aside{where} already; "
-                "move them to another place, or delete those that nobody needs"
-            )
-        folder = next(
-            aside / name
-            for name in (f"{count:03d}" for count in range(1, MOST_SET_ASIDE + 1))
-            if name not in taken
-        )
-        private_folder(folder)
-        for number in reversed(given_up):  # a crash in between leaves earlier rounds in place
-            self.path(number).rename(folder / self.path(number).name)
-        sync(folder)
-        sync(self.folder)
-        logger.warning(
-            "round %d is ordered, and this site has trained up to round %d: the personal layers of "
-            "rounds %s are now in %s",
-            round_number,
-            given_up[-1],
-            ", ".join(map(str, given_up)),
-            folder,
-        )
+        if not self._is_played_again(round_number, given_up[-1]):
+            set_aside(self.folder, [self.path(number) for number in given_up], round_number)
+            return
+        for number in reversed(given_up):  # its own file is replaced in one step
+            if number > round_number:
+                self.path(number).unlink(missing_ok=True)
+
+    def _is_played_again(self, round_number: int, last: int) -> bool:
+        """Return whether the server had no checkpoint of these rounds yet when ``last`` was ordered."""
+        try:
+            durable = tensor_files.read_metadata(self.path(last)).get(DURABLE)
+            return durable is not None and int(durable) < round_number
+        except (UserError, ValueError):  # it is damaged: nothing is removed for what it says
+            return False
 
     def require(self, round_number: int, *, lost: bool = False) -> None:
         """Raise UserError unless the layers that round ``round_number`` began with are there.
@@ -420,8 +424,13 @@ class MemoryStore:
         return self.state
 
     def save(
-        self, round_number: int, state: LocalState, needed: Collection[int] = (), best: int = 0
+        self,
+        round_number: int,
+        state: LocalState,
+        needed: Collection[int] = (),
+        best: int = 0,
+        durable: Sequence[int] = (),
     ) -> None:
         """Replace what was saved last."""
-        del round_number, needed, best
+        del round_number, needed, best, durable
         self.state = state

@@ -98,8 +98,8 @@ class RunAudit:
         """Record that the run stopped waiting for an answer; without sites, of a node without a name."""
         self._append("not awaited", kind=kind, round=number, site=plain(", ".join(sites)), why=why)
 
-    def played(self, record: Mapping[str, Any], members: Iterable[Member], folder: Path) -> None:
-        """Record a round that is complete: who did not take part, and the checkpoint.
+    def played(self, record: Mapping[str, Any], members: Iterable[Member]) -> None:
+        """Record a round that is complete: who did not take part.
 
         Parameters
         ----------
@@ -107,8 +107,6 @@ class RunAudit:
             The round's, as results.json has it.
         members : iterable of Member
             Who takes part now.
-        folder : Path
-            The run's.
         """
         if self.log is None:
             return
@@ -117,6 +115,12 @@ class RunAudit:
         for what in MISSED:
             for site, why in record[what].items():
                 self._append(what, site=plain(site), round=number, why=plain(str(why)))
+
+    def saved(self, record: Mapping[str, Any], folder: Path) -> None:
+        """Record the checkpoint of a round; ``folder`` is the run's."""
+        if self.log is None:
+            return
+        number = record["round"]
         path = folder / "checkpoints" / f"round-{number:06d}" / "state.safetensors"
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

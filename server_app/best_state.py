@@ -53,7 +53,8 @@ def measured_best(
     keep : sequence of str
         Of which states the sites write their models.
     """
-    best = best_of(history, choose, final["sites"])
+    every = dispatch.settings.checkpoint_every
+    best = best_of(history, choose, final["sites"], saved_every=every)
     states: States | None = None
     if best is not None and best.round < len(history):
         try:

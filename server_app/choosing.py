@@ -59,7 +59,11 @@ def metric_of(kinds: Collection[str], choose: ChooseConfig) -> str:
 
 
 def best_of(
-    history: Records, choose: ChooseConfig, last: Mapping[str, Any] | None = None
+    history: Records,
+    choose: ChooseConfig,
+    last: Mapping[str, Any] | None = None,
+    *,
+    saved_every: int = 1,
 ) -> Best | None:
     """Return the best of the states after rounds 1, 2 and so on; the earliest of equal ones.
 
@@ -75,6 +79,9 @@ def best_of(
         By what, and over what.
     last : mapping, optional
         The entries of the sites that measured the state after the last round.
+    saved_every : int
+        Of the states of ``history`` only those after every so many rounds have a checkpoint, from
+        which the best one can be read back; the others are no candidates.
 
     Returns
     -------
@@ -90,26 +97,30 @@ def best_of(
             metric = metric_of([kind_of(site) for site in sites.values()], choose)
         fresh = _values(sites, metric)
         latest |= fresh
-        if not state or not fresh:  # the start is no state that was learned
-            continue
+        is_last = last is not None and state == len(history)
+        if not state or not fresh or (state % saved_every and not is_last):
+            continue  # the start is no state that was learned
         value = _over(list(latest.values()), metric, choose.over)
         if found is None or _is_better(value, found.value, metric):
             found = Best(state, metric, choose.over, value, len(latest))
     return found
 
 
-def best_rounds(history: Records, choose: ChooseConfig, back: int) -> set[int]:
-    """Return after which rounds the best states are, now and if the run goes ``back`` by rounds."""
-    records = (history[: max(len(history) - fewer, 0)] for fewer in range(back + 1))
-    return {best.round for each in records if (best := best_of(each, choose)) is not None}
+def best_rounds(
+    history: Records, choose: ChooseConfig, ends: Collection[int], *, saved_every: int = 1
+) -> set[int]:
+    """Return after which rounds the best states are, if ``history`` ends after each of some rounds."""
+    found = (best_of(history[:end], choose, saved_every=saved_every) for end in set(ends))
+    return {best.round for best in found if best is not None}
 
 
-def stop_reason(history: Records, choose: ChooseConfig) -> str:
-    """Return why no further round is played, or ""."""
-    found = None if choose.patience is None else best_of(history, choose)
+def stop_reason(history: Records, choose: ChooseConfig, *, saved_every: int = 1) -> str:
+    """Return why no further round is played, or ""; ``saved_every`` is as in `best_of`."""
+    found = None if choose.patience is None else best_of(history, choose, saved_every=saved_every)
     if found is None or choose.patience is None:
         return ""
-    judged = len(history) - 1
+    # Round r measures the state after round r-1, and not every round does.
+    judged = max((n for n, each in enumerate(history) if each.get("evaluated", True)), default=0)
     if judged - found.round < choose.patience:
         return ""
     return (
@@ -127,7 +138,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _values(sites: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, float]:
-    values = {name: site["validation"].get(metric) for name, site in sites.items()}
+    # A round that was not evaluated has no measures.
+    values = {name: site.get("validation", {}).get(metric) for name, site in sites.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

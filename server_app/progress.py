@@ -18,6 +18,7 @@ from fedstrata.protocol.progress import (
     RunState,
     SiteProgress,
     SiteState,
+    read_progress,
     state_of_missed,
     write_progress,
 )
@@ -51,12 +52,18 @@ class RunProgress:
         The run's; None writes nothing.
     clock : callable
         Returns unix seconds.
+
+    Attributes
+    ----------
+    played_before : int
+        How many rounds an earlier start of the run completed; of some there may be no checkpoint.
     """
 
     def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
         self._next_write = self._cost = 0.0
-        self.now = Progress(state="waiting", began=clock())
+        self.played_before = _played_before(folder)
+        self.now = Progress(state="waiting", began=clock(), complete=self.played_before)
         self._left = TimeLeft(clock())
 
     @contextmanager
@@ -156,7 +163,7 @@ class RunProgress:
             sum(sum(each[way].values()) for each in history) for way in ("bytes_down", "bytes_up")
         )
         done = len(history)
-        self._change(rounds=rounds, round=done, bytes_down=down, bytes_up=up)
+        self._change(rounds=rounds, round=done, complete=done, bytes_down=down, bytes_up=up)
 
     def _set(self, states: Mapping[str, tuple[SiteState, str]]) -> None:
         sites = dict(self.now.sites)
@@ -189,6 +196,15 @@ class RunProgress:
         """Return the time until the end, all that comes after the rounds included."""
         waits = self.now.ended or self.now.state == "waiting"
         return None if waits else self._left.seconds(now)
+
+
+def _played_before(folder: Path | None) -> int:
+    """Return how many rounds an earlier start of the run completed; 0 where that is not known."""
+    try:
+        before = None if folder is None else read_progress(folder)
+    except UserError:
+        return 0
+    return 0 if before is None else before.complete
 
 
 def _of_record(record: RoundRecord) -> dict[str, tuple[SiteState, str]]:

@@ -40,6 +40,8 @@ def round_line(record: RoundRecord, rounds: int, alone: Mapping[str, float] | No
     ]
     if received := measure_words.received_words(record.sites, alone):
         parts.append(f"as received: {received}")
+    elif not record.evaluated:
+        parts.append("not evaluated")
     lines = [", ".join(parts)]
     for what in ("refused", "late", "absent", "kept", "unauthorized"):
         for name, reason in getattr(record, what).items():

@@ -20,7 +20,8 @@ from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.baseline_cache import Baselines, baselines_of
 from server_app.best_state import measured_best
-from server_app.choosing import best_rounds, choice_line, stop_reason
+from server_app.checkpoints import Checkpoints, again, saved_where_it_ends
+from server_app.choosing import choice_line, stop_reason
 from server_app.cross_site import crossed_models, table_of_models, table_of_updates
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
@@ -53,8 +54,6 @@ from strategies.method import (
     remarks,
 )
 from strategies.methods import make_method
-
-MOST_BACK = 2  # rounds that a run goes back where a state is of no use
 
 
 def checked(config: Config) -> ServerState:
@@ -129,6 +128,7 @@ class Run:
         self.written = WrittenModels((), False, ())
         settings = config.strategy
         self.state = checked(config)
+        self.checkpoints = Checkpoints(folder, settings, config.choose)
         self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
             roster, self.state, plan, starts, settings.on_site_error == "stop", log
@@ -146,6 +146,7 @@ class Run:
             self.delivery,
             log,
             config.choose,
+            self.checkpoints.to_resume_from,
         )
 
     def join(self, found: list[Member], rejected: list[RejectedSite]) -> None:
@@ -193,36 +194,54 @@ class Run:
         if saved is not None:
             self._resume(saved)
             first = saved.round + 1
-            self.log(f"resuming after round {saved.round}")
-        total, choose = self.config.strategy.rounds, self.config.choose
+        if (repeated := again(first, self.progress.played_before)) or first > 1:
+            where = f"after round {first - 1}" if first > 1 else "from the start"
+            self.log(f"resuming {where}{repeated}")
         begin_progress(self)
         self.opening = open_run(self.rounds) if first == 1 else None
-        number, suspects, alone = first, dict[str, str](), self._known_alone()
-        while number <= total and not stop_reason(self.history, choose):
-            try:
-                record = self.rounds.play(number, self.history)
-            except UnusableState as error:
-                suspects |= self._go_back(error)
-                number -= 1
-                continue
-            record.suspects, suspects = suspects, {}
-            if number == 1 and self.opening is not None:
-                record.begin_with(self.opening)
-            self.history.append(record.to_dict())
-            save_checkpoint(self, number)  # before the log says that the round is done
-            self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
-            alone.look(self.roster.members, record.sites)
-            self.log(report.round_line(record, total, alone.values))
-            self._write_results()
-            self.progress.played(record, self.history, alone.values)
-            number += 1
-        if reason := stop_reason(self.history, choose):
-            played = len(self.history)
+        with saved_where_it_ends(self.checkpoints, self._note_saved, self.log):
+            self._play_rounds()
+        if reason := self._stop_reason():
+            played, total = len(self.history), self.config.strategy.rounds
+            if (record := self.checkpoints.write()) is not None:
+                self._note_saved(record)
             self.log(f"stopped after round {played} of {total}: {reason}")
             self.ends["stopped"] = {"round": played, "reason": reason}
         if owed := report.owed_line(self.history):
             self.log(owed)
         return self._end()
+
+    def _play_rounds(self) -> None:
+        total, suspects, alone = self.config.strategy.rounds, dict[str, str](), self._known_alone()
+        while (number := len(self.history) + 1) <= total and not self._stop_reason():
+            try:
+                record = self.rounds.play(number, self.history)
+            except UnusableState as error:
+                suspects |= self._go_back(error)
+                continue
+            record.suspects, suspects = suspects, {}
+            if number == 1 and self.opening is not None:
+                record.begin_with(self.opening)
+            self.history.append(record.to_dict())
+            # Before the log says that the round is done.
+            saved = self.checkpoints.after_round(self.state, self.history)
+            self.audit.played(self.history[-1], self.roster.everyone.values())
+            alone.look(self.roster.members, record.sites)
+            if saved:
+                self.audit.saved(self.history[-1], self.folder.path)
+            self.log(report.round_line(record, total, alone.values))
+            if saved:
+                self._write_results()
+            self.progress.played(record, self.history, alone.values)
+
+    def _note_saved(self, record: dict[str, Any]) -> None:
+        """Write results.json as of the round of ``record``, whose checkpoint is on disk."""
+        self.audit.saved(record, self.folder.path)
+        self._write_results()
+
+    def _stop_reason(self) -> str:
+        every = self.config.strategy.checkpoint_every
+        return stop_reason(self.history, self.config.choose, saved_every=every)
 
     def _known_alone(self) -> KnownAlone:
         baselines = self._baselines()
@@ -295,7 +314,7 @@ class Run:
         self.delivery.checkpoints = made
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
-        """Go back to the round before the one that made an unusable state.
+        """Go back to the last checkpoint before the round that made an unusable state.
 
         Returns
         -------
@@ -307,7 +326,7 @@ class Run:
         UserError
             Where no site's update stood out in that round.
         """
-        made, good = error.number - 1, error.number - 2
+        made = error.number - 1
         found = suspects_of(self.history[-1]["norms"])
         what = f"round {error.number}: most sites cannot use the state of round {made} ({error})"
         if not found:
@@ -315,7 +334,9 @@ class Run:
                 f"{what}, and no site's update stood out in that round: lower train.optimizer.lr or "
                 "set train.clip, and start a new run"
             )
-        self.log(f"{what}; back to the state of round {good}")
+        good = self.checkpoints.go_back(made - 1)
+        repeated = again(good + 1, made - 1)
+        self.log(f"{what}; back to the state of round {good}{repeated}")
         reasons = {
             site: f"suspected since round {made}: {why}, and most sites could not use the result"
             for site, why in found.items()
@@ -390,20 +411,6 @@ def last_trained(run: Run) -> dict[str, int]:
         for member in run.roster.members.values()
     }
     return last_whole(run.history, keys)
-
-
-def save_checkpoint(run: Run, number: int) -> None:
-    """Write the checkpoint of a run's round."""
-    checkpoints = run.state.to_checkpoints()
-    with writing(f"the checkpoint of round {number}", run.folder.path):
-        run.folder.save(
-            number,
-            {key: each.state for key, each in checkpoints.items()},
-            {key: each.optimizer for key, each in checkpoints.items()},
-            run.history,
-            {key: each.published for key, each in checkpoints.items()},
-            best=best_rounds(run.history, run.config.choose, MOST_BACK),
-        )
 
 
 def with_categories(asking: Run) -> Plan:

@@ -58,6 +58,8 @@ _NEW = {
     "train.compile": False,
     "choose.metric": "auto",
     "choose.over": "mean",
+    "strategy.evaluate_every": 1,
+    "strategy.checkpoint_every": 1,
     "data.task": "subject",  # of har
     "keep_models_mb": 1000.0,
     "public_models": "auto",

@@ -81,6 +81,8 @@ class StrategyConfig:
     """The rounds; see conf/strategy/default.yaml."""
 
     rounds: int
+    evaluate_every: int
+    checkpoint_every: int
     fraction: float
     sites: tuple[str, ...]
     min_sites: int
@@ -99,7 +101,7 @@ class StrategyConfig:
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
-        names = ("fraction", "min_sites", "deadline", "poll")
+        names = ("evaluate_every", "checkpoint_every", "fraction", "min_sites", "deadline", "poll")
         positive("strategy", self, *names, "join_timeout", "give_up", "final_timeout")
         if self.rounds < 0:
             raise UserError(f"strategy.rounds must be 0 or greater, got {self.rounds}")
@@ -116,6 +118,14 @@ class StrategyConfig:
         self.teacher.check()
         one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
+
+    def evaluates(self, number: int) -> bool:
+        """Return whether sites measure the layers that they receive in round ``number``."""
+        return (number - 1) % self.evaluate_every == 0
+
+    def saves(self, number: int) -> bool:
+        """Return whether the server writes a checkpoint after round ``number``, whatever happens."""
+        return number % self.checkpoint_every == 0 or number == self.rounds
 
     @cached_property
     def codings(self) -> Codings:

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy.study import Case, Study
 from benchmarks.flower.simulator import SimulationFailed, Simulator
-from benchmarks.report.outcome import mean_of, mean_validation
+from benchmarks.report.outcome import evaluated, mean_of, mean_validation
 
 MEGABYTE = 1e6
 ROUNDS_FOR_BYTES = SITES_FOR_BYTES = 2
@@ -169,7 +169,7 @@ def by_examples(results: Results) -> list[float]:
     That is how PFLlib counts. The metrics of round r are those of the state after round r - 1.
     """
     curve = []
-    for each in results["rounds"][1:]:
+    for each in evaluated(results)[1:]:
         tasks = each["tasks"].values()
         examples = [task["examples"] for task in tasks]
         curve.append(float(np.average([task["accuracy"] for task in tasks], weights=examples)))

@@ -97,7 +97,24 @@ def curve(results: Mapping[str, Any]) -> list[float]:
     Round r measures the state after round r - 1, so the curve is that of rounds 2, 3, ... and the end.
     With a fraction of the sites per round, each point is the mean over those sites.
     """
-    return [*(mean_of(each["sites"]) for each in results["rounds"][1:]), mean_leading(results)]
+    return [*(mean_of(each["sites"]) for each in evaluated(results)[1:]), mean_leading(results)]
+
+
+def evaluated(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the records of the rounds, of which a curve has one point each.
+
+    Raises
+    ------
+    ValueError
+        Not every round was evaluated: the points that are there would be taken for others.
+    """
+    rounds: list[Mapping[str, Any]] = results["rounds"]
+    if without := [each["round"] for each in rounds if not each.get("evaluated", True)]:
+        raise ValueError(
+            f"run {results['run']}: {len(without)} of {len(rounds)} rounds were not evaluated, the "
+            f"first is round {without[0]}: write strategy.evaluate_every=1"
+        )
+    return rounds
 
 
 def better_alone(results: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

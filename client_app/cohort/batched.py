@@ -29,6 +29,7 @@ from client_app.round import (
 )
 from client_app.store import LocalState
 from fedstrata.protocol.answers import Metrics, RoundReport
+from fedstrata.protocol.orders import Order
 from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
@@ -76,7 +77,7 @@ class _ReadySite:
 class _Team:
     """Sites that train as one, the architecture that they share, and how they train."""
 
-    number: int
+    order: Order
     tail: nn.Module
     to_train: Callable[[], None]  # puts the tail's modules in the modes of training
     settings: FitSettings
@@ -95,7 +96,7 @@ class _Team:
 
 
 def train_batched(
-    contexts: Sequence[SiteContext], number: int, layers_of: LayersOf, best: int = 0
+    contexts: Sequence[SiteContext], order: Order, layers_of: LayersOf
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Train a round at each site, those that are alike as one; yield outcomes as they are there.
 
@@ -103,12 +104,10 @@ def train_batched(
     ----------
     contexts : sequence of SiteContext
         With one plan; those that share a model one after the other.
-    number : int
-        The round.
+    order : Order
+        Says which round it is, whether the sites measure what they received, and what they keep.
     layers_of : callable
         Returns the tensors that arrived for a site; the same objects where they are the same.
-    best : int
-        The round after which the state was best: the sites keep what belongs to it.
 
     Yields
     ------
@@ -127,7 +126,7 @@ def train_batched(
         splits_by_site = _inputs_of_tail(alike[0])
         for context in alike:
             try:
-                ready.append(_ready_site(context, number, layers_of, splits_by_site))
+                ready.append(_ready_site(context, order.round, layers_of, splits_by_site))
             except Exception as error:
                 if out_of_memory(error):  # alone, it tries with micro-batches
                     short.append(context)
@@ -135,19 +134,19 @@ def train_batched(
                     done.append((context, error, {}))
         yield [], done
         if ready:
-            yield from _train_alike(ready, number, best)
+            yield from _train_alike(ready, order)
         if short:
             _say_once(f"{len(short)} sites train one after the other: out of memory")
             yield short, []
 
 
 def _train_alike(
-    ready: Sequence[_ReadySite], number: int, best: int
+    ready: Sequence[_ReadySite], order: Order
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Train sites of one architecture in teams; sites that fit into none are yielded to train alone."""
     alone: list[SiteContext] = []
     try:
-        reason, teams = _make_teams(ready, number)
+        reason, teams = _make_teams(ready, order)
     except Exception as error:
         reason, teams = _why_failed(error), []
     if reason:
@@ -160,7 +159,7 @@ def _train_alike(
             continue
         team.to_train()
         try:
-            outcomes = _train_team(team, best)
+            outcomes = _train_team(team)
         except Exception as error:  # whose it is shows when they train one after the other
             why = _why_failed(error)
             _say_once(f"{len(team.sites)} sites train one after the other: {why}")
@@ -172,10 +171,10 @@ def _train_alike(
         yield alone, []
 
 
-def _make_teams(ready: Sequence[_ReadySite], number: int) -> tuple[str, list[_Team]]:
+def _make_teams(ready: Sequence[_ReadySite], order: Order) -> tuple[str, list[_Team]]:
     """Return why sites of one architecture cannot train as one, or "" and those that do."""
     first = ready[0]
-    prepared = prepare_round(first.context, number, first.received, first.context.store)
+    prepared = prepare_round(first.context, order.round, first.received, first.context.store)
     site_round = prepared.site_round
     tail, settings = site_round.tail, site_round.settings
     trained = list(site_round.trainable())
@@ -191,7 +190,7 @@ def _make_teams(ready: Sequence[_ReadySite], number: int) -> tuple[str, list[_Te
     own = [name for name in tensors if partition.groups[partition.group_of[name]].trained]
     elements = sum(tensors[name].numel() for name in own)
     return "", [
-        _Team(number, tail, to_train, settings, trained, own, sites, first)
+        _Team(order, tail, to_train, settings, trained, own, sites, first)
         for sites in _teams(tail, ready, elements)
     ]
 
@@ -200,14 +199,15 @@ def _why_failed(error: Exception) -> str:
     return "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
-def _train_team(team: _Team, best: int) -> list[Outcome]:
-    """Measure and train a team, and save what stays at each site."""
+def _train_team(team: _Team) -> list[Outcome]:
+    """Measure a team where its order says so, train it, and save what stays at each site."""
     started = time.perf_counter()
     device = team.sites[0].context.device
     partition = team.sites[0].context.partitioned.partition
-    measured = _measured(team)
+    number = team.order.round
+    measured = _measured(team) if team.order.measure else [Metrics() for _ in team.sites]
     stack = team.stack(team.own)
-    learners = [_learner(site, team.trained, team.number) for site in team.sites]
+    learners = [_learner(site, team.trained, number) for site in team.sites]
     team.to_train()
     fits, problems = fit_batched(
         team.tail,
@@ -228,11 +228,9 @@ def _train_team(team: _Team, best: int) -> list[Outcome]:
         try:
             if problem := loss_problem(measured[i]) or problems[i] or mine.not_finite():
                 raise Diverged(problem)
-            _save(site, team.number, mine, learners[i], best)
+            _save(site, team.order, mine, learners[i])
             numerics = numerics_of(site.splits.values(), 1, batched_sites=len(team.sites))
-            report = round_report(
-                site.context, team.number, [fits[i]], measured[i], seconds, numerics
-            )
+            report = round_report(site.context, number, [fits[i]], measured[i], seconds, numerics)
             outcomes.append((site.context, report, mine))
         except Exception as error:
             outcomes.append((site.context, error, {}))
@@ -286,15 +284,13 @@ def _learner(site: _ReadySite, trained: Sequence[str], number: int) -> Learner:
     )
 
 
-def _save(
-    site: _ReadySite, number: int, mine: Mapping[str, Tensor], learner: Learner, best: int
-) -> None:
+def _save(site: _ReadySite, order: Order, mine: Mapping[str, Tensor], learner: Learner) -> None:
     """Write what stays at the site to its disk, as `train_round` does."""
     names = site.context.partitioned.partition.kept_names()
     kept = {name: mine[name].clone() for name in names}
     optimizer = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
     state = LocalState(kept, {**site.state.optimizer, **optimizer}, dict(site.state.memory))
-    site.context.store.save(number, state, best=best)
+    site.context.store.save(order.round, state, best=order.best, durable=order.durable)
 
 
 def _inputs_of_tail(context: SiteContext) -> SplitsOf:

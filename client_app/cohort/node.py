@@ -221,14 +221,18 @@ def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]
 
     def train(context: SiteContext) -> RoundReport:
         tensors, site = layers.tensors(context), context.data.site
-        number, store = order.round, context.store
+        store = context.store
         report = train_round(
-            context, number, tensors, store, best=order.best, last_taken=last[site]
+            *(context, order.round, tensors, store),
+            measure=order.measure,
+            best=order.best,
+            durable=order.durable,
+            last_taken=last[site],
         )
         keeps = keeps_layers(context) or store.has_kept_memory
         return noted_loss(context, report, last[site], older[site] if keeps else None)
 
-    for alone, batched in train_batched(contexts, order.round, layers.tensors, order.best):
+    for alone, batched in train_batched(contexts, order, layers.tensors):
         for context, outcome, tensors in batched:
             if isinstance(outcome, Exception):
                 reason = failure_reason(context, order.round, outcome)

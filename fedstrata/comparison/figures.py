@@ -93,7 +93,8 @@ def states(results: Results, scope: Scope, sites: Sequence[str]) -> list[tuple[i
     """Return each state after a round that all ``sites`` have measured, with its number.
 
     A site that did not measure a state counts with its latest measurement before it. Round r
-    measures the state after round r-1, and ``final`` the last one.
+    measures the state after round r-1, and ``final`` the last one. A state that no site measured is
+    left out.
     """
     ends = [results.final] if results.final else []
     last = measured(results.final, scope, len(results.rounds))
@@ -103,11 +104,12 @@ def states(results: Results, scope: Scope, sites: Sequence[str]) -> list[tuple[i
     found = []
     measurements: list[Round | Evaluation] = [*results.rounds, *ends]
     for state, record in enumerate(measurements):
+        fresh = False
         for name in sites:
             site = record.sites.get(name)
             if site is not None and site.value is not None:
-                values[name], weights[name] = site.value, site.examples
-        if state and values.keys() >= set(sites):
+                values[name], weights[name], fresh = site.value, site.examples, True
+        if state and fresh and values.keys() >= set(sites):
             found.append((state, AtSites(dict(values), alone, dict(weights), state)))
     return found
 

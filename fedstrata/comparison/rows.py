@@ -352,6 +352,13 @@ def _notes(
                 f"the runs were made with several versions of {package}: "
                 + ", ".join(sorted(versions))
             )
+    every = {row: sorted({run.evaluate_every for run in own}) for row, own in rows.items()}
+    if any(each != [1] for each in every.values()):
+        listed = "; ".join(f"{row}: {', '.join(map(str, each))}" for row, each in every.items())
+        notes.append(
+            "not every state was measured, so the best on test data and the rounds to a target are of "
+            f"those that were, every so many rounds (strategy.evaluate_every): {listed}"
+        )
     if loose := unchecked(runs):
         notes.append(
             f"{len(loose)} of {len(runs)} runs have no digest of their data: for them names of sites, "

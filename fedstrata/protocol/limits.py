@@ -19,6 +19,7 @@ MOST_UNIT = 30  # characters of a number's unit
 MOST_STEPS = 32  # differences one after the other that a group may travel as
 KNOWN_ROUNDS = 3  # the last rounds of which a site keeps what it received
 MOST_KNOWN_STATES = KNOWN_ROUNDS + 1  # of a group: those rounds', and the run's start
+MOST_DURABLE = 16  # earlier rounds of which an order has a site keep its own layers
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_CLASSES = 2**16  # of a task
 MOST_AXES, MOST_VALUES = 8, 2**26  # of one input

@@ -18,7 +18,13 @@ import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedstrata.protocol.kinds import LAYERS, ORDER, PLAN, group_of, payloads_of
-from fedstrata.protocol.limits import MOST_REPORT_CHARACTERS, MOST_STEPS, NAME, Refused
+from fedstrata.protocol.limits import (
+    MOST_DURABLE,
+    MOST_REPORT_CHARACTERS,
+    MOST_STEPS,
+    NAME,
+    Refused,
+)
 from fedstrata.support.errors import UserError
 
 Item = TypeVar("Item")
@@ -82,6 +88,12 @@ class Order(NamedTuple):
     fresh : tuple of str
         Of a run that is measured again: those of the sites asked that trained in no round of it.
         They have no layers of their own; all others that have none have lost them.
+    measure : bool
+        Of a round: whether the site measures the received layers before it trains.
+    durable : tuple of int
+        Of a round, where not every round has a checkpoint at the server: the rounds from which the
+        server may go on, and those whose error feedback counts there, ascending; 0 for the start.
+        The site keeps what those rounds left. Rounds after the last of them may be ordered again.
     """
 
     plan: str
@@ -95,6 +107,8 @@ class Order(NamedTuple):
     of: str = ""
     fresh: tuple[str, ...] = ()
     last: Mapping[str, int] = MappingProxyType({})
+    measure: bool = True
+    durable: tuple[int, ...] = ()
 
 
 def step_key(group: str, number: int) -> str:
@@ -120,12 +134,15 @@ def order(
     of: str = "",
     fresh: Sequence[str] = (),
     last: Mapping[str, int] | None = None,
+    measure: bool = True,
+    durable: Sequence[int] = (),
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of``, ``fresh`` and ``last`` are those of
-    `Order`. An order to a cohort names the ``members`` that are asked and, by scope, the examples
-    ``expected`` of all sites that are asked: the fixed point of the sums depends on them.
+    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of``, ``fresh``, ``last``, ``measure`` and
+    ``durable`` are those of `Order`. An order to a cohort names the ``members`` that are asked and,
+    by scope, the examples ``expected`` of all sites that are asked: the fixed point of the sums
+    depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
     # gives this name. The random number keeps the name from nodes that got the same layers.
@@ -144,6 +161,10 @@ def order(
         record["of"] = of
     if last:
         record["last"] = json.dumps(dict(last))
+    if not measure:
+        record["measure"] = False
+    if durable:
+        record["durable"] = list(durable)
     if fresh:
         record["fresh"] = list(fresh)
     if members:
@@ -176,6 +197,7 @@ def read_order(message: Message) -> Order:
         best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
         keep, of = content[ORDER].get("keep", ""), measured_of(message)
         fresh, last = content[ORDER].get("fresh", []), _read_taken(content[ORDER].get("last", "{}"))
+        measure, durable = content[ORDER].get("measure", True), _read_durable(message)
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
@@ -183,11 +205,14 @@ def read_order(message: Message) -> Order:
     rounds = [each for each in (best, state) if type(each) is int and each >= 0]
     if len(rounds) < 2 or keep not in ("", LAST, BEST, *([DEPLOYED] if of else [])):
         raise UserError("the server's message cannot be read: best, state or keep is none")
-    if not isinstance(fresh, list):
-        raise UserError("the server's message cannot be read: fresh is no list")
-    names = tuple(map(str, fresh))
+    if not isinstance(fresh, list) or not isinstance(measure, bool):
+        raise UserError("the server's message cannot be read: fresh is no list, or measure no bool")
     return Order(
-        plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of, names, last
+        *(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of),
+        fresh=tuple(map(str, fresh)),
+        last=last,
+        measure=measure,
+        durable=durable,
     )
 
 
@@ -198,6 +223,16 @@ def measured_of(message: Message) -> str:
     if not isinstance(of, str) or (of and not NAME.fullmatch(of)):
         raise Refused("of is no name of a site")
     return of
+
+
+def _read_durable(message: Message) -> tuple[int, ...]:
+    """Return the rounds whose layers the site keeps; raise Refused for what is none, or too many."""
+    found = message.content[ORDER].get("durable", [])
+    values = found if isinstance(found, list) else [-1]
+    rounds = sorted(each for each in values if type(each) is int and each >= 0)
+    if len(rounds) != len(values) or len(rounds) > MOST_DURABLE:
+        raise Refused(f"durable is no list of at most {MOST_DURABLE} rounds")
+    return tuple(rounds)
 
 
 def _read_taken(text: object) -> dict[str, int]:

@@ -65,6 +65,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         The round that is played, or was last; 0 before the first.
     rounds : int
         How many there will be.
+    complete : int
+        How many are complete; the checkpoint may be of an earlier one (``strategy.checkpoint_every``).
     began, updated : float
         Unix seconds of this start of the ServerApp, and of this file.
     seconds_left : float or None
@@ -81,6 +83,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     round: int = 0
     rounds: int = 0
+    complete: int = 0
     began: float = 0.0
     updated: float = 0.0
     seconds_left: float | None = None

@@ -109,14 +109,24 @@ def draw(runs: Sequence[tuple[str, Results]], task: str) -> Markup:
 def legend_entries(runs: Sequence[tuple[str, Results]]) -> list[tuple[str, str, str]]:
     """Return what the legend of `draw` says."""
     if len(runs) > 1:
-        return [(MARKS[i % 4], f"dot c{i % COLORS}", name) for i, (name, _) in enumerate(runs)]
+        return [
+            (MARKS[i % 4], f"dot c{i % COLORS}", f"{name}{_how_often(results)}")
+            for i, (name, results) in enumerate(runs)
+        ]
     entries = [
-        ("line", "curve c0", "mean of the sites, by test examples"),
+        ("line", "curve c0", f"mean of the sites, by test examples{_how_often(runs[0][1])}"),
         ("band", "band c0", "from the lowest to the highest site"),
     ]
     lines = [line for lead in runs[0][1].tasks.values() for line in _lines(lead)]
     seen = {css: GUESS if css == "level baseline" else about for about, _, css in lines}
     return entries + [("line", css, about) for css, about in seen.items()]
+
+
+def _how_often(results: Results) -> str:
+    """Return that a curve's line joins measurements that lie apart, or ""."""
+    every = results.evaluate_every
+    joined = f" (measured every {every} rounds, and the line joins the measurements)"
+    return joined if every > 1 else ""
 
 
 def tick_text(name: str, value: float) -> str:

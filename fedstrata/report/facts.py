@@ -32,7 +32,7 @@ def in_words(results: Results) -> list[str]:
     if results.stopped:
         words.append(f"It stopped after round {results.stopped.round}: {results.stopped.reason}.")
     elif results.final is None and not standing(results):
-        words.append("The run has not ended: the figures are those of its last round.")
+        words.append("The run has not ended: the figures are of the last round that was evaluated.")
     return [each for each in words if each]
 
 
@@ -187,7 +187,12 @@ def _training(results: Results) -> str:
     words = f"In each round a site trains ({amount}) with batches of {option('train.batch_size')}"
     fraction = option("strategy.fraction")
     asked = f", and {fraction} of the sites are asked" if fraction not in (None, 1, 1.0) else ""
-    return f"{words}{asked}."
+    every = results.evaluate_every
+    measured = (
+        f" The sites measured what they received in rounds 1, {1 + every}, {1 + 2 * every} and so on "
+        f"(strategy.evaluate_every={every}), and the last state."
+    )
+    return f"{words}{asked}.{measured if every > 1 else ''}"
 
 
 def _start(results: Results) -> str:

@@ -135,6 +135,7 @@ class Round(msgspec.Struct, frozen=True):
     """One round."""
 
     round: Count
+    evaluated: bool = True  # whether its sites measured what they received
     seconds: Amount = 0.0
     bytes_down: dict[str, Count] = {}
     bytes_up: dict[str, Count] = {}
@@ -321,6 +322,12 @@ class Results(msgspec.Struct, frozen=True):
                 return default
             value = value[part]
         return value
+
+    @property
+    def evaluate_every(self) -> int:
+        """Sites measured what they received in round 1, and every so many rounds after it."""
+        every = self.option("strategy.evaluate_every")
+        return every if type(every) is int and every > 1 else 1
 
     @property
     def tasks(self) -> dict[str, Measured]:

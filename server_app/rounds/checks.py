@@ -33,6 +33,8 @@ def checked_update(
     references: Mapping[str, Reference],
     within: float,
     groups: Collection[str],
+    *,
+    measured: bool = True,
 ) -> Update:
     """Return what a site learned, or raise Refused with the reason for which it is not taken.
 
@@ -54,6 +56,8 @@ def checked_update(
         Seconds after which the order ran out.
     groups : collection of str
         Those that were asked for.
+    measured : bool
+        Whether the site was to measure the layers that it received.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def checked_update(
     payloads = answers.read_payloads(reply)
     if report.error:
         raise refusal(report)
-    _check_report(report, member, round_number, method, within)
+    _check_report(report, member, round_number, method, within, measured=measured)
     keys = scope_keys(partition, member.task)
     _check_groups(payloads.keys(), set(groups))
     contributions = {}
@@ -90,6 +94,8 @@ def checked_cohort(
     expected: Mapping[str, int],
     method: Method,
     within: float,
+    *,
+    measured: bool = True,
 ) -> Update:
     """Return what a cohort's sites learned, or raise Refused with the reason.
 
@@ -112,6 +118,8 @@ def checked_cohort(
         Says whether partial work is taken.
     within : float
         Seconds after which the order ran out.
+    measured : bool
+        Whether the sites were to measure the layers that they received.
 
     Raises
     ------
@@ -124,7 +132,9 @@ def checked_cohort(
         report = answers.read_round_report(reply)
         why = report.error or "is a cohort, and answers as a site"
         raise (NotNow if report.later else Refused)(why)
-    reports, problems = _cohort_reports(messages, members, round_number, method, within)
+    reports, problems = _cohort_reports(
+        messages, members, round_number, method, within, measured=measured
+    )
     sites, schemas = _expected_sums(members, reports, partitions, expected)
     payloads = answers.read_payloads(reply)
     _check_groups(payloads.keys(), sites.keys())
@@ -136,7 +146,12 @@ def checked_cohort(
 
 
 def check_report(
-    report: RoundReport | DeployReport, member: Member, round_number: int, within: float
+    report: RoundReport | DeployReport,
+    member: Member,
+    round_number: int,
+    within: float,
+    *,
+    measured: bool = True,
 ) -> None:
     """Raise Refused for a report without an error that is not the member's, or makes no sense.
 
@@ -150,6 +165,8 @@ def check_report(
         The round it was asked for.
     within : float
         Seconds after which the order ran out.
+    measured : bool
+        Whether it was to measure anything.
     """
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
@@ -166,16 +183,21 @@ def check_report(
         raise Refused(
             f"says that it took {report.seconds:g} s, and the order ran out after {within:g} s"
         )
-    if isinstance(report, DeployReport):
-        measured = [report.before, report.after]
-    elif "test" in report.metrics:
-        measured = [report.metrics]
-    else:
-        raise Refused("carries no metrics of the test data")
-    for metrics in measured:
+    for metrics in _metrics_of(report, measured=measured):
         check_counted(metrics, member.report.examples)
         _check_kind(metrics, member)
     _check_classes(report, member)
+
+
+def _metrics_of(report: RoundReport | DeployReport, *, measured: bool) -> list[Metrics]:
+    """Return what a report measured; raise Refused where it did so unasked, or not as asked."""
+    if isinstance(report, DeployReport):
+        return [report.before, report.after]
+    if not measured and report.metrics:
+        raise Refused("carries metrics in a round in which it was to measure nothing")
+    if measured and "test" not in report.metrics:
+        raise Refused("carries no metrics of the test data")
+    return [report.metrics] if measured else []
 
 
 def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
@@ -220,10 +242,16 @@ def refusal(report: RoundReport | DeployReport) -> Refused:
 
 
 def _check_report(
-    report: RoundReport, member: Member, round_number: int, method: Method, within: float
+    report: RoundReport,
+    member: Member,
+    round_number: int,
+    method: Method,
+    within: float,
+    *,
+    measured: bool,
 ) -> None:
     """Raise Refused for a report without an error that is not of the member's work in the round."""
-    check_report(report, member, round_number, within)
+    check_report(report, member, round_number, within, measured=measured)
     if not 0 <= report.steps <= report.planned:
         raise Refused(f"did {report.steps} of {report.planned} steps")
     if reason := method.reject_reason(report.steps, report.planned):
@@ -269,6 +297,8 @@ def _cohort_reports(
     round_number: int,
     method: Method,
     within: float,
+    *,
+    measured: bool,
 ) -> tuple[dict[str, RoundReport], dict[str, Refused]]:
     """Return the reports of the sites that trained, and why the others did not, by site."""
     by_name = {member.site: member for member in members}
@@ -284,7 +314,7 @@ def _cohort_reports(
             problems[report.site] = refusal(report)
             continue
         try:
-            _check_report(report, member, round_number, method, within)
+            _check_report(report, member, round_number, method, within, measured=measured)
         except Refused as error:
             raise Refused(f"in the cohort's sum is {report.site}: {error}") from None
         reports[report.site] = report

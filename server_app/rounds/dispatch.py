@@ -68,6 +68,11 @@ class Ask:
         By site, whose model it is to measure.
     fresh : collection of str
         Sites that have no layers of their own, as `fedstrata.protocol.orders.Order` has it.
+    measure : bool
+        For training: whether sites measure the layers that they receive.
+    durable : mapping of str to sequence of int
+        For training: by site, the rounds of which it keeps its own layers, as
+        `fedstrata.protocol.orders.Order` has them.
     """
 
     kind: str
@@ -83,6 +88,8 @@ class Ask:
     states: Mapping[str, Mapping[str, Tensor]] | None = None
     of: Mapping[str, str] | None = None
     fresh: Collection[str] = ()
+    measure: bool = True
+    durable: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -222,6 +229,9 @@ class Dispatch:
             last={s: ask.last[s] for s in recipients.sites if ask.last.get(s)}
             if ask.last
             else None,
+            measure=ask.measure,
+            # Of a cohort all have the same: its layers travel exactly, without error feedback.
+            durable=ask.durable.get(recipients.sites[0], ()),
         )
 
     def _layers(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from flwr.app import Message
@@ -15,13 +14,13 @@ from flwr.app import Message
 from fedstrata.protocol import kinds
 from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.support.errors import UserError
-from server_app.choosing import best_of
 from server_app.patience import Log, Patience
 from server_app.rounds import sampling
+from server_app.rounds.asking import History, round_ask
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
-from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken, last_whole
+from server_app.rounds.dispatch import TTL_MARGIN, Dispatch
 from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
@@ -32,7 +31,6 @@ from strategies.config import ChooseConfig, StrategyConfig
 
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
 Answer = tuple[Recipients, Update]
-History = Sequence[Mapping[str, Any]]  # the records of the rounds that are complete, in order
 
 
 class UnusableState(Exception):
@@ -114,6 +112,9 @@ class Rounds:
         Takes a line.
     choose : ChooseConfig
         Which state is the best: sites keep what belongs to it.
+    checkpoints : callable
+        Returns the rounds from which the run may be resumed, ascending, where not every round has a
+        checkpoint: sites keep what belongs to them. Nothing where each has one.
     """
 
     roster: Roster
@@ -124,6 +125,7 @@ class Rounds:
     delivery: CheckpointDelivery
     log: Log
     choose: ChooseConfig
+    checkpoints: Callable[[], Sequence[int]]
 
     def play(self, number: int, history: History) -> RoundRecord:
         """Play round ``number`` (from 1) and return what happened.
@@ -186,7 +188,10 @@ class Rounds:
         alone = [member.variant for member in played.asked if not member.in_cohort]
         bounds = self.settings.bounds
         judge = RoundJudge[Answer](bounds, held_for(alone, self.state, bounds))
-        ask = self._ask(number, played.asked, expected, history)
+        ask = round_ask(
+            *(self.state, self.settings, self.choose, number, played.asked, expected, history),
+            checkpoints=self.checkpoints(),
+        )
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
             try:
                 update = self._checked(reply, recipients, number, expected)
@@ -219,56 +224,36 @@ class Rounds:
         record.tasks = task_metrics(record.sites)
         return played
 
-    def _ask(
-        self, number: int, asked: Sequence[Member], expected: Mapping[str, int], history: History
-    ) -> Ask:
-        """Return what is asked of the sites of an attempt."""
-        best = best_of(history, self.choose)
-        keys = {m.site: self.state.leaving_keys(m.variant).values() for m in asked}
-        return Ask(
-            kinds.TRAIN,
-            number,
-            self.settings.deadline,
-            expected=expected,
-            taken={m.site: self._taken(m, history) for m in asked if not m.in_cohort},
-            last=last_whole(history, keys),
-            best=best.round if best else 0,
-        )
-
     def _sample(self, number: int, attempt: int, connected: set[int]) -> Attempt:
         """Draw the sites of an attempt; note those that are drawn and not connected."""
         chosen = sampling.sample(
             self.roster.by_task(), self.settings.fraction, self.seed, number, attempt
         )
-        record = RoundRecord(number)
+        record = RoundRecord(number, evaluated=self.settings.evaluates(number))
         reasons = self.roster.rejected_reasons()
         for member in chosen:
             if member.node_id not in connected:
                 record.absent[member.site] = reasons.get(member.site, sampling.NOT_CONNECTED)
         return Attempt([m for m in chosen if m.node_id in connected], record, {})
 
-    def _taken(self, member: Member, history: History) -> dict[str, int]:
-        """Return of which round a site's last update is that counted, for lossy groups."""
-        lossy = {
-            group: key
-            for group, key in self.state.leaving_keys(member.variant).items()
-            if self.state.codings.from_site(group).lossy
-        }
-        return last_taken(history, member.site, lossy)
-
     def _checked(
         self, reply: Message, recipients: Recipients, number: int, expected: Mapping[str, int]
     ) -> Update:
         """Return what a site, or a cohort's sites, learned; or raise Refused."""
         partitions, method = self.state.partitions, self.state.method
-        within = self.settings.deadline + TTL_MARGIN
+        within, measured = self.settings.deadline + TTL_MARGIN, self.settings.evaluates(number)
         if recipients.in_cohort:
             members = recipients.members
-            return checked_cohort(reply, members, number, partitions, expected, method, within)
+            return checked_cohort(
+                *(reply, members, number, partitions, expected, method, within), measured=measured
+            )
         (member,) = recipients.members
         references = self.state.references(member.variant)
         partition, groups = partitions[member.variant], self.state.sent_groups(member.variant)
-        return checked_update(reply, member, number, partition, method, references, within, groups)
+        return checked_update(
+            *(reply, member, number, partition, method, references, within, groups),
+            measured=measured,
+        )
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
         """Add what an answer contributes, and note who took part and who did not."""

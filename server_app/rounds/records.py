@@ -21,6 +21,7 @@ class RoundRecord:
     """One entry of ``rounds`` in results.json; docs/results.md explains each field."""
 
     round: int
+    evaluated: bool = field(default=True, kw_only=True)
     seconds: float = 0.0
     bytes_down: dict[str, int] = field(default_factory=dict)
     bytes_up: dict[str, int] = field(default_factory=dict)
@@ -138,12 +139,18 @@ def participation(
 
 
 def site_record(member: Member, report: RoundReport) -> dict[str, Any]:
-    """Return one site's entry: its test metrics at the top, those on validation below."""
+    """Return one site's entry: its test metrics at the top, those on validation below.
+
+    Of a round that was not evaluated it has neither.
+    """
+    measured: dict[str, Any] = {}
+    if report.metrics:
+        measured = named_measures(member, report.metrics.get("test", {}))
+        measured["validation"] = named_measures(member, report.metrics.get("validation", {}))
     return {
         "task": member.task,
         **kind_record(member),
-        **named_measures(member, report.metrics.get("test", {})),
-        "validation": named_measures(member, report.metrics.get("validation", {})),
+        **measured,
         "train_examples": report.examples,
         "train_loss": report.loss,
         "steps": report.steps,

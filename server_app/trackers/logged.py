@@ -46,7 +46,7 @@ def of_round(record: Record) -> Numbers:
         found |= _of_task(f"task/{task}", summary)
     for site, each in record["sites"].items() if _few(record["sites"]) else ():
         found |= _numbers(f"site/{site}", each)
-        found |= _numbers(f"site/{site}/validation", each["validation"])
+        found |= _numbers(f"site/{site}/validation", each.get("validation", {}))
     return found
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from client_app import store as storing
 from client_app.context import SiteContext
 from client_app.orders import answer_order
-from client_app.store import MOST_SET_ASIDE, DiskStore, LocalState
+from client_app.set_aside import MOST_SET_ASIDE
+from client_app.store import DiskStore, LocalState
 from fedstrata.protocol import kinds
 from fedstrata.support import checksums
 from fedstrata.support.errors import UserError

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.store import MOST_SET_ASIDE, DiskStore, LocalState
+from client_app.set_aside import MOST_SET_ASIDE
+from client_app.store import DiskStore, LocalState
 from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support.errors import UserError
 from tests.helpers.file_limits import largest_file

@@ -46,7 +46,8 @@ def test_a_simulation_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     audit = find_audit(tmp_path, deployed=False)
     with audit.recorded("run", {}, "{}"):
         audit.arrived(kinds.TRAIN, 1, ["a"], answer())
-        audit.played(RECORD, [], tmp_path)
+        audit.played(RECORD, [])
+        audit.saved(RECORD, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -56,7 +57,8 @@ def test_a_round_has_its_sites_and_its_checkpoint(audit: RunAudit, tmp_path: Pat
     state.write_bytes(b"layers")
     with audit.recorded("run", {"experiment": "faces"}, "{}"):
         audit.arrived(kinds.TRAIN, 1, ["a"], answer(report=ConfigRecord({"json": "{}"})))
-        audit.played(RECORD, [], tmp_path)
+        audit.played(RECORD, [])
+        audit.saved(RECORD, tmp_path)
     assert events(audit) == [
         *(("submitted", ""), ("arrived", "a"), ("late", "c"), ("refused", "d")),
         *(("unauthorized", "77"), ("checkpoint", ""), ("ended", "")),

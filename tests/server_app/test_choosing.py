@@ -114,9 +114,9 @@ def test_rounds_stop_after_as_many_states_without_a_better_one() -> None:
 
 def test_what_would_be_the_best_after_going_back_is_kept_too() -> None:
     history = [record(a=value) for value in (0.1, 0.5, 0.4, 0.6, 0.7)]
-    assert best_rounds(history, MEAN, 0) == {4}
-    assert best_rounds(history, MEAN, 2) == {1, 3, 4}
-    assert best_rounds(history[:1], MEAN, 2) == set()
+    assert best_rounds(history, MEAN, {len(history)}) == {4}
+    assert best_rounds(history, MEAN, {len(history) - back for back in range(3)}) == {1, 3, 4}
+    assert best_rounds(history[:1], MEAN, {0, 1}) == set()
 
 
 def test_what_will_be_called_the_best_is_said_before_the_rounds() -> None:
@@ -147,3 +147,26 @@ def test_the_best_is_the_best_of_before_or_one_that_was_not_judged(
     ]
     for count, (before, after) in enumerate(itertools.pairwise(rounds)):
         assert after in (before, count)  # sites keep no other layers
+
+
+def unmeasured() -> dict[str, Any]:
+    """Return the record of a round that was not evaluated."""
+    return {"evaluated": False, "sites": {"a": {"kind": "classes", "train_loss": 0.1}}}
+
+
+def test_a_state_that_was_not_measured_is_no_candidate() -> None:
+    history = [record(a=0.5), unmeasured(), unmeasured(), record(a=0.6), unmeasured()]
+    found = best_of(history, MEAN)
+    assert found is not None
+    assert (found.round, found.value) == (3, 0.6)
+    assert best_of(history[:3], MEAN) is None
+    assert best_of(history, MEAN, record(a=0.7)["sites"]).round == 5  # type: ignore[union-attr]
+
+
+def test_patience_counts_rounds_up_to_the_last_that_was_evaluated() -> None:
+    between = [unmeasured(), unmeasured()]
+    history = [record(a=0.5), *between, record(a=0.6), *between, record(a=0.5), *between]
+    patient = ChooseConfig("auto", "mean", 3)
+    assert stop_reason(history[:6], patient) == ""  # the state after round 6 is not measured yet
+    assert "in the 3 rounds after round 3" in stop_reason(history[:7], patient)
+    assert stop_reason(history[:9], ChooseConfig("auto", "mean", 4)) == ""

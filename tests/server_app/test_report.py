@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from server_app.report import final_table, owed_line
+from server_app.report import final_table, owed_line, round_line
+from server_app.rounds.records import RoundRecord
+from tests.helpers.members import member, round_report
 
 
 def site(accuracy: float, alone: float | None, examples: int = 10) -> dict[str, Any]:
@@ -62,3 +65,13 @@ def test_what_coding_owes_at_the_end_is_said_where_it_is_much(owed, said) -> Non
     assert said in line
     assert bool(line) == bool(said)
     assert owed_line([]) == ""
+
+
+def test_a_round_says_on_its_line_that_it_was_not_evaluated() -> None:
+    record = RoundRecord(2, evaluated=False)
+    record.took_part([(member("north"), replace(round_report("north"), metrics={}))])
+    line = round_line(record, 5)
+    assert line == "round 2/5: 1 of 1 sites, 0.0 s, 0.0 MB down, 0.0 MB up, not evaluated"
+    measured = RoundRecord(1)
+    measured.took_part([(member("north"), round_report("north"))])
+    assert "as received: accuracy" in round_line(measured, 5)

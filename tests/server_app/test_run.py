@@ -13,6 +13,9 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds
+from fedstrata.report.page import report_page
+from fedstrata.runs.results import read_results
+from fedstrata.runs.standing import tasks_of
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import medmnist_files
 from tests.helpers.runs import DOCS, GROUPS, SMALL, Crash, same, states, without_times
@@ -204,3 +207,19 @@ def test_what_an_aggregator_made_of_the_updates_is_reported(
     simulate(tmp_path, "faces", [*SMALL, trimmed])
     said = [r.message for r in caplog.records if "nothing to cut from 4 updates" in r.message]
     assert [line.split(": ")[:2] for line in said] == [["round 1", "common"], ["round 2", "common"]]
+
+
+def test_rounds_that_are_not_evaluated_say_so_and_every_view_shows_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = [*SMALL, "strategy.rounds=4", "strategy.evaluate_every=3", "tracker=tensorboard"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    jsonschema.validate(results, json.loads((DOCS / "results.schema.json").read_text()))
+    assert [each["evaluated"] for each in results["rounds"]] == [True, False, False, True]
+    lines = [line for line in caplog.messages if line.startswith("round ")]
+    assert ["as received" in line for line in lines] == [True, False, False, True]
+    assert ["not evaluated" in line for line in lines] == [False, True, True, False]
+    assert results["best"]["round"] in (3, 4)
+    (gender, _) = tasks_of(results)
+    assert len(gender.values) == 3
+    assert "in rounds 1, 4, 7 and so on" in report_page([read_results(tmp_path / results["run"])])

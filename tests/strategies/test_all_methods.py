@@ -192,6 +192,30 @@ def test_broken_off_in_cohorts_and_resumed_by_nodes_a_run_ends_with_the_same_bit
     assert resumed.measures() == whole.measures()
 
 
+@pytest.mark.parametrize("method", EVERY)
+def test_what_is_trained_does_not_depend_on_how_often_it_is_evaluated(
+    play: Play, method: str
+) -> None:
+    each = play(*EVERY[method])
+    nodes = 4 if method in OF_EACH else 2
+    seldom = play(*EVERY[method], "strategy.evaluate_every=2", nodes=nodes)
+    assert same(each.tensors(), seldom.tensors())
+    first, second, third = seldom.measures()[0]
+    assert [first, third] == each.measures()[0][::2]
+    assert second == {**each.measures()[0][1], "tasks": {}, "sites": unmeasured(each)}
+    assert seldom.measures()[1:] == each.measures()[1:]
+
+
+def unmeasured(made: Played) -> Any:
+    """Return the sites of round 2 as they are where it was not evaluated."""
+    kept = ("task", "kind", "train_examples", "train_loss", "steps", "planned_steps", "numerics")
+    sites = made.measures()[0][1]["sites"]
+    return {
+        name: {key: site[key] for key in (*kept, "owed") if key in site}
+        for name, site in sites.items()
+    }
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_model_that_a_site_writes_predicts_as_it_was_measured(play: Play, method: str) -> None:
     made = play(f"method={method}")

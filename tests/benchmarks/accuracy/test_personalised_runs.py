@@ -122,3 +122,9 @@ def test_an_attempt_that_fails_is_only_said(tmp_path: Path, capsys) -> None:
     assert "2 runs left no results" in capsys.readouterr().out
     attempt(replace(STUDY, seeds=(1,)), Canned(tmp_path), [at_rate(Case("x", ()), 0.5)])
     assert list(tmp_path.glob("runs/*/*/results.json"))
+
+
+def test_a_curve_of_a_run_that_was_not_evaluated_in_every_round_is_refused() -> None:
+    rounds = [{**each, "round": n, "evaluated": n != 2} for n, each in enumerate(RUN["rounds"], 1)]
+    with pytest.raises(ValueError, match=r"the first is round 2: write strategy\.evaluate_every=1"):
+        by_examples({**RUN, "run": "seldom", "rounds": rounds})

@@ -15,6 +15,7 @@ from client_app.node_config import read_node_settings
 from client_app.round import exchanged_tensors, train_round
 from client_app.store import MemoryStore
 from fedstrata.protocol.answers import RoundReport
+from fedstrata.protocol.orders import Order
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.task_kinds import TaskKind
 from models.training.loop import Diverged
@@ -37,6 +38,9 @@ def contexts_of(*overrides: str) -> list[SiteContext]:
     return list(open_cohort(node, plan).contexts.values())
 
 
+ROUND_1 = Order("", 1, {}, {}, {})
+
+
 def layers_of(contexts: list[SiteContext]) -> SharedLayers:
     context = contexts[0]
     names = context.partitioned.partition.exchanged_names("common")
@@ -54,7 +58,9 @@ def layers_of(contexts: list[SiteContext]) -> SharedLayers:
 def test_sites_that_train_as_one_end_where_each_ends_alone(method: tuple[str, ...]) -> None:
     contexts = contexts_of(*method)
     layers = layers_of(contexts)
-    outcomes = [each for _, done in train_batched(contexts, 1, layers.tensors) for each in done]
+    outcomes = [
+        each for _, done in train_batched(contexts, ROUND_1, layers.tensors) for each in done
+    ]
     assert len(outcomes) == 3
     for context, report, tensors in outcomes:
         assert isinstance(report, RoundReport)
@@ -72,6 +78,27 @@ def test_sites_that_train_as_one_end_where_each_ends_alone(method: tuple[str, ..
             assert torch.allclose(saved.flat()[name], tensor, atol=1e-6), name
 
 
+def test_without_measuring_sites_that_train_as_one_end_with_the_same_bits() -> None:
+    contexts = contexts_of("train.optimizer.momentum=0.9")
+    layers = layers_of(contexts)
+
+    def trained(order: Order) -> dict[str, tuple[RoundReport, dict[str, torch.Tensor]]]:
+        found = {}
+        for _, done in train_batched(contexts, order, layers.tensors):
+            for context, report, tensors in done:
+                assert isinstance(report, RoundReport)
+                found[context.data.site] = report, dict(tensors)
+        return found
+
+    measured, plain = trained(ROUND_1), trained(ROUND_1._replace(measure=False))
+    assert len(plain) == 3
+    for site, (report, tensors) in plain.items():
+        before, expected = measured[site]
+        assert set(before.metrics) == {"validation", "test"}
+        assert report == replace(before, metrics={}, seconds=report.seconds)
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
@@ -85,7 +112,7 @@ def test_sites_that_cannot_train_as_one_are_left_to_train_alone(
     caplog.set_level("INFO", logger="flwr")
     batched._say_once.cache_clear()
     contexts = contexts_of(override)
-    found = list(train_batched(contexts, 1, layers_of(contexts).tensors))
+    found = list(train_batched(contexts, ROUND_1, layers_of(contexts).tensors))
     assert [context for alone, _ in found for context in alone] == contexts
     assert [outcome for _, done in found for outcome in done] == []
     assert reason in caplog.text
@@ -100,7 +127,7 @@ def test_a_site_that_cannot_be_loaded_fails_by_itself() -> None:
             raise FileNotFoundError("gone")
         return layers.tensors(context)
 
-    outcomes = [each for _, done in train_batched(contexts, 1, missing) for each in done]
+    outcomes = [each for _, done in train_batched(contexts, ROUND_1, missing) for each in done]
     failed = [
         context.data.site for context, outcome, _ in outcomes if isinstance(outcome, Exception)
     ]
@@ -118,7 +145,7 @@ def test_layers_whose_loss_is_no_number_stop_a_site_as_alone() -> None:
             found |= {name: 1e38 * torch.ones_like(each) for name, each in found.items()}
         return found
 
-    outcomes = [each for _, done in train_batched(contexts, 1, huge) for each in done]
+    outcomes = [each for _, done in train_batched(contexts, ROUND_1, huge) for each in done]
     failed = {
         context.data.site: str(outcome)
         for context, outcome, _ in outcomes

@@ -47,6 +47,14 @@ def test_a_site_that_was_not_asked_counts_with_its_latest_figure() -> None:
     assert found == [(2, {"north": 0.2, "south": 0.3}), (3, LAST)]
 
 
+def test_a_state_that_no_site_measured_is_left_out() -> None:
+    run = a_run(
+        1, LAST, rounds=[{"north": 0.1, "south": 0.1}, {}, {"north": 0.2, "south": 0.3}, {}]
+    )
+    found = [(state, at.values) for state, at in states(run, GRADE, list(LAST))]
+    assert found == [(2, {"north": 0.2, "south": 0.3}), (4, LAST)]
+
+
 def test_tasks_of_classes_have_a_mean_over_all_and_other_kinds_have_none() -> None:
     plain = a_run(1, {**LAST, "east": 2.0, "west": 0.5}, kinds={"east": "number", "west": "labels"})
     assert [scope.name for scope in scopes_of(plain)] == ["grade", "labels", "number"]

@@ -186,3 +186,11 @@ def test_what_a_reader_has_to_know_is_noted() -> None:
     assert "--target TASK=VALUE" in notes
     assert "several versions of torch: 2.11, 2.12" in notes
     assert "1 of 2 runs have no digest of their data" in notes
+
+
+def test_runs_that_did_not_measure_every_state_are_named() -> None:
+    often, seldom = a_run(1, ALONE), a_run(1, ALONE, method="ditto")
+    assert not [note for note in compared([often, seldom]).notes if "evaluate_every" in note]
+    seldom.config["strategy"] = {"evaluate_every": 5}
+    (note,) = [n for n in compared([often, seldom]).notes if "not every state was measured" in n]
+    assert note.endswith("method=fedavg: 1; method=ditto, strategy.evaluate_every=5: 5")

@@ -68,6 +68,17 @@ def test_an_order_says_which_sites_have_no_layers_of_their_own() -> None:
         orders.read_order(message)
 
 
+def test_an_order_says_whether_the_site_measures_what_it_receives() -> None:
+    message = orders.order(
+        kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60, measure=False
+    )
+    assert not orders.read_order(message).measure
+    assert orders.read_order(order_of(None)).measure
+    message.content["order"]["measure"] = "no"  # type: ignore[index]
+    with pytest.raises(UserError, match="measure no bool"):
+        orders.read_order(message)
+
+
 @given(
     st.sampled_from(["best", "keep", "state"]),
     st.integers(max_value=-1) | st.text(min_size=1) | st.floats() | st.booleans() | st.binary(),

@@ -52,3 +52,20 @@ def test_a_kind_that_changed_between_runs_does_not_mix() -> None:
         each["tasks"] = {}
     drawn = curves.draw([("a", typed(run_results())), ("b", typed(other))], "grade")
     assert (drawn.count("a: "), drawn.count("b: ")) == (4, 0)
+
+
+def test_rounds_that_were_not_evaluated_have_no_point_and_the_legend_says_so() -> None:
+    plain = run_results(4)
+    plain["config"]["strategy"]["evaluate_every"] = 3
+    for number in (1, 2):
+        plain["rounds"][number] |= {"evaluated": False, "tasks": {}}
+        for site in plain["rounds"][number]["sites"].values():
+            del site["accuracy"], site["loss"], site["examples"]
+    seldom = typed(plain)
+    assert [point.rounds for point in points_of(seldom, "grade")] == [0, 3, 4]
+    (_, _, words), *_ = curves.legend_entries([("seldom", seldom)])
+    assert "measured every 3 rounds, and the line joins" in words
+    each = typed(run_results(4))
+    (_, _, one), (_, _, other) = curves.legend_entries([("each", each), ("seldom", seldom)])
+    assert one == "each"
+    assert other.startswith("seldom (measured every 3 rounds")

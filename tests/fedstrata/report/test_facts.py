@@ -125,3 +125,13 @@ def test_bytes_are_those_of_all_rounds() -> None:
 def test_each_run_of_a_comparison_has_a_name_of_its_own() -> None:
     runs = [typed(run_results()), typed(run_results(4))]
     assert facts.labels(runs) == ["made-up (1)", "made-up (2)"]
+
+
+def test_how_often_the_sites_measured_is_said_where_it_is_not_each_round() -> None:
+    plain = run_results()
+    plain["config"]["strategy"]["evaluate_every"] = 5
+    said = facts.in_words(typed(plain))[1]
+    assert said.endswith(
+        "batches of 16. The sites measured what they received in rounds 1, 6, 11 and so on "
+        "(strategy.evaluate_every=5), and the last state."
+    )

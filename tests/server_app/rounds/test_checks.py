@@ -77,6 +77,18 @@ def check(message: Message) -> Any:
     return checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0, GROUPS)
 
 
+def test_a_site_measures_where_it_was_asked_to_and_nowhere_else() -> None:
+    references = {group: Reference(EXACT, state, state) for group, state in layers().items()}
+    what = (MEMBER, 3, PARTITION, METHOD, references, 60.0, GROUPS)
+    unmeasured = replace(GOOD, metrics={})
+    update = checked_update(reply(unmeasured, layers()), *what, measured=False)
+    assert update.reports["clinic"].metrics == {}
+    with pytest.raises(Refused, match="was to measure nothing"):
+        checked_update(reply(GOOD, layers()), *what, measured=False)
+    with pytest.raises(Refused, match="no metrics of the test data"):
+        checked_update(reply(unmeasured, layers()), *what)
+
+
 def learned(update: Update, group: str) -> dict[str, torch.Tensor]:
     """Return the tensors of the clinic's contribution to a group."""
     contribution = update.contributions[{"common": "common", "task": "task/grade"}[group]]

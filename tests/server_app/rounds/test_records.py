@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from flwr.app import Array
 
@@ -42,6 +44,18 @@ def test_participants_are_sorted_whatever_came_first() -> None:
         record.took_part([(member(name), round_report(name))])
     assert record.participants == ["north", "south"]
     assert list(record.sites) == ["north", "south"]
+
+
+def test_a_site_that_measured_nothing_has_no_measures() -> None:
+    record = RoundRecord(2, evaluated=False)
+    report = round_report("north")
+    record.took_part([(member("north"), replace(report, metrics={}))])
+    record.took_part([(member("south"), replace(report, site="south"))])
+    assert record.to_dict()["evaluated"] is False
+    entry, measured = record.sites["north"], record.sites["south"]
+    assert measured.keys() - entry.keys() >= {"examples", "loss", "accuracy", "validation"}
+    assert entry["train_loss"] == report.loss
+    assert task_metrics({"north": entry}) == {}
 
 
 def test_each_round_says_what_a_site_did() -> None:
