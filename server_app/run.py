@@ -37,7 +37,7 @@ from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.opening import open_run
 from server_app.rounds.state import GroupCheckpoint, ServerState
-from server_app.run_folder import RunFolder, Saved, write_json
+from server_app.run_folder import PlainRecord, RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
@@ -222,7 +222,7 @@ class Run:
             record.suspects, suspects = suspects, {}
             if number == 1 and self.opening is not None:
                 record.begin_with(self.opening)
-            self.history.append(record.to_dict())
+            self.history.append(PlainRecord(record.to_dict()))
             # Before the log says that the round is done.
             saved = self.checkpoints.after_round(self.state, self.history)
             self.audit.played(self.history[-1], self.roster.everyone.values())

@@ -313,7 +313,7 @@ class RunFolder:
         # Both files have the round: those of two rounds do not belong together.
         if content.get("round") != number or metadata.get("round") != str(number):
             raise ValueError("its files are of another round")
-        saved = Saved(number, {}, {}, history)
+        saved = Saved(number, {}, {}, [PlainRecord(each) for each in history])
         kinds = {
             "state": saved.states,
             "optimizer": saved.optimizers,
@@ -357,12 +357,29 @@ def _as_before(key: str, value: object) -> bool:
     return any(key.startswith(new) and value == before for new, before in _NEW.items())
 
 
-def write_json(path: Path, content: object) -> None:
+class PlainRecord(dict[str, Any]):
+    """A round's record as plain data, which nobody changes any more: its JSON is made once."""
+
+    @cached_property
+    def json(self) -> str:
+        """The record as JSON; ValueError for a number that JSON does not have."""
+        return json.dumps(self, allow_nan=False)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON durably; only its owner may read it."""
+    members = (f"{json.dumps(key)}:{_as_json(value)}" for key, value in content.items())
     # In two steps: with an indent, json encodes in Python, which takes several times as long.
-    text = msgspec.json.format(json.dumps(content, allow_nan=False), indent=1)
+    text = msgspec.json.format(f"{{{','.join(members)}}}", indent=1)
     with replacing_private(path) as unfinished, unfinished.open("w") as file:
         file.write(text)
+
+
+def _as_json(value: object) -> str:
+    """Return JSON; records of rounds of before, which become more and more, are not encoded anew."""
+    if isinstance(value, list) and value and isinstance(value[0], PlainRecord):
+        return f"[{','.join(each.json for each in value)}]"
+    return json.dumps(value, allow_nan=False)
 
 
 def _named(start: str | Mapping[str, str]) -> str:

@@ -81,8 +81,12 @@ def checked(content: object) -> dict[str, Any]:
 
 def _of(content: Mapping[str, Any]) -> str:
     # Sorted and with keys as text, so that it is the same of what is read back.
-    plain = msgspec.to_builtins(content, str_keys=True)
-    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+    try:
+        encoded = msgspec.json.encode(content, order="sorted")
+    except TypeError:  # keys that are no text
+        plain = msgspec.to_builtins(content, str_keys=True)
+        encoded = msgspec.json.encode(plain, order="sorted")
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _checked_header(file: IO[bytes]) -> str:

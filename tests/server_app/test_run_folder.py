@@ -16,6 +16,7 @@ from fedstrata.runs.folder import Given, read_given
 from fedstrata.support import checksums, tensor_files
 from fedstrata.support.errors import UserError
 from server_app.run_folder import (
+    PlainRecord,
     RunFolder,
     check_same,
     write_json,
@@ -205,3 +206,15 @@ def test_json_is_written_as_python_writes_it_and_no_number_that_json_has_not(
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert (tmp_path / "a.json").read_text() == written
+
+
+def test_the_json_of_a_record_is_made_once_and_is_that_of_its_data(tmp_path: Path) -> None:
+    plain = {"round": 1, "sites": {"a": {"loss": 0.5, "numerics": [1, None]}}, "kept": {}}
+    record = PlainRecord(plain)
+    content = {"run": "x", "rounds": [record, PlainRecord(plain)], "none": None}
+    for _ in range(2):
+        write_json(tmp_path / "a.json", content)
+        assert json.loads((tmp_path / "a.json").read_text()) == content
+    assert record.json is record.json
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", {"rounds": [PlainRecord({"loss": float("inf")})]})
