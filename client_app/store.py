@@ -14,7 +14,7 @@ from torch import Tensor
 
 from client_app.failures import cause, writing
 from client_app.node_config import checked_name
-from client_app.set_aside import set_aside
+from client_app.set_aside import put_by, remove_repeated, set_aside
 from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support import tensor_files
 from fedstrata.support.durable import PRIVATE_FILE, private_folder
@@ -199,7 +199,7 @@ class DiskStore:
         An order of an earlier round gives a history up: the run was resumed before it, or the
         server lies. The files of that round and of later ones are set aside then, for they may be
         the only copy. Where the server had no checkpoint of these rounds yet, and said so in their
-        orders, they are played again: they end with the same bits, and replace what was there.
+        orders, they are put by until they were played again with the same bits.
         Where nothing stays at the site, nothing is written.
 
         Raises
@@ -217,16 +217,18 @@ class DiskStore:
                 "received": json.dumps(state.hashes, sort_keys=True),
                 BEGAN_WITH: str(self._latest_before(round_number)),
             }
-            if durable:
-                metadata[DURABLE] = str(max(durable))
+            saved = [number for number in durable if number < round_number]
+            if saved:
+                metadata[DURABLE] = str(max(saved))
             if state.memory and not self.has_kept_memory:
                 (self.folder / MEMORY).touch(PRIVATE_FILE)
             weights.save(self.path(round_number), state.flat(), metadata)
+            remove_repeated(self.folder, self.path(round_number))
             # Removed only after the new file is on disk: a crash in between leaves one too many.
             there = self.rounds()
             latest = there[-KNOWN_ROUNDS:]
             kept = {*latest, *(n for n in needed if n < round_number)}
-            kept |= {self._latest_before(n + 1) for n in durable}
+            kept |= {self._latest_before(number + 1) for number in saved}
             if best:
                 kept |= {self._latest_before(best + 1), *[n for n in there if n > best][:1]}
             for number in set(there) - kept:
@@ -240,19 +242,17 @@ class DiskStore:
         given_up = [number for number in self.rounds() if number >= round_number]
         if not given_up or given_up == [round_number]:
             return
-        if not self._is_played_again(round_number, given_up[-1]):
-            set_aside(self.folder, [self.path(number) for number in given_up], round_number)
-            return
-        for number in reversed(given_up):  # its own file is replaced in one step
-            if number > round_number:
-                self.path(number).unlink(missing_ok=True)
+        files = [self.path(number) for number in given_up]
+        again = self._is_played_again(round_number, given_up[-1])
+        if not (again and put_by(self.folder, files)):
+            set_aside(self.folder, files, round_number)
 
     def _is_played_again(self, round_number: int, last: int) -> bool:
         """Return whether the server had no checkpoint of these rounds yet when ``last`` was ordered."""
         try:
             durable = tensor_files.read_metadata(self.path(last)).get(DURABLE)
             return durable is not None and int(durable) < round_number
-        except (UserError, ValueError):  # it is damaged: nothing is removed for what it says
+        except (UserError, ValueError):  # it is damaged
             return False
 
     def require(self, round_number: int, *, lost: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from fedstrata.protocol.measure_words import kind_of
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.support.errors import UserError
-from strategies.config import AUTO, ChooseConfig
+from strategies.config import AUTO, ChooseConfig, StrategyConfig
 
 Records = Sequence[Mapping[str, Any]]  # of the rounds, in order
 LOSS = "loss"  # which every kind of task has
@@ -151,6 +151,23 @@ def _over(values: Sequence[float], metric: str, over: str) -> float:
 
 def _is_better(value: float, other: float, metric: str) -> bool:
     return value < other if lower_is_better(metric) else value > other
+
+
+def candidates_line(strategy: StrategyConfig) -> str:
+    """Return which states can be called the best, or "" where each can."""
+    first = strategy.first_candidate
+    if first == 1:
+        return ""
+    before = (
+        f"those after rounds {first}, {2 * first} and so on, and "
+        if first < strategy.rounds
+        else ""
+    )
+    return (
+        f"of the states only {before}the last can be the best: a state must be measured "
+        f"(strategy.evaluate_every={strategy.evaluate_every}) and have a checkpoint "
+        f"(strategy.checkpoint_every={strategy.checkpoint_every})"
+    )
 
 
 def choice_line(kinds: Mapping[str, str], choose: ChooseConfig) -> str:

@@ -21,7 +21,7 @@ from server_app.audit import RunAudit
 from server_app.baseline_cache import Baselines, baselines_of
 from server_app.best_state import measured_best
 from server_app.checkpoints import Checkpoints, again, saved_where_it_ends
-from server_app.choosing import choice_line, stop_reason
+from server_app.choosing import candidates_line, choice_line, stop_reason
 from server_app.cross_site import crossed_models, table_of_models, table_of_updates
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
@@ -438,6 +438,8 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     if config.strategy.rounds:
         predicted = {name: member.report.kind.name for name, member in members.items()}
         yield choice_line(predicted, config.choose)
+        if line := candidates_line(config.strategy):
+            yield line
     if config.deployment.epochs:
         yield tuning_line(state.partitions, config.deployment.groups)
     variants = {name: member.variant for name, member in members.items()}

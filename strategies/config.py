@@ -119,6 +119,14 @@ class StrategyConfig:
         one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 
+    @property
+    def first_candidate(self) -> int:
+        """After so many rounds, and every so many, a state is both measured and has a checkpoint.
+
+        Only such a state, and the last one, can be called the best.
+        """
+        return math.lcm(self.evaluate_every, self.checkpoint_every)
+
     def evaluates(self, number: int) -> bool:
         """Return whether sites measure the layers that they receive in round ``number``."""
         return (number - 1) % self.evaluate_every == 0
@@ -229,6 +237,7 @@ class Config:
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
+        self._check_patience()
         self._check_cross_site()
         self._check_measured_run()
         self._check_sites()
@@ -237,6 +246,19 @@ class Config:
                 raise UserError(f"{part}.name must say which {part} to use")
         check_models(self.models)
         check_assigned(self.models, self.data.get(MODELS))
+
+    def _check_patience(self) -> None:
+        """Raise UserError where no state that could be the best is known before the last round."""
+        strategy, first = self.strategy, self.strategy.first_candidate
+        if self.choose.patience is None or first == 1 or not 0 < strategy.rounds <= first:
+            return
+        raise UserError(
+            f"choose.patience={self.choose.patience}: the first state that is measured "
+            f"(strategy.evaluate_every={strategy.evaluate_every}) and has a checkpoint "
+            f"(strategy.checkpoint_every={strategy.checkpoint_every}) is that after round {first} of "
+            f"{strategy.rounds}, so it could stop no round: write choose.patience=null, or "
+            "strategy.evaluate_every=1 strategy.checkpoint_every=1"
+        )
 
     def _check_cross_site(self) -> None:
         """Raise UserError for a cross-site table that does not exist, or cannot be had."""

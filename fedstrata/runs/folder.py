@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fedstrata.protocol.progress import Progress, read_progress, write_progress
+from fedstrata.protocol.progress import ENDED, Progress, read_progress, write_progress
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
 
@@ -23,6 +23,7 @@ MOST_BYTES = 512 * 2**20  # of results.json: some 800 for a site in a round
 LOCK = ".lock"  # of the ServerApp that writes into a run's folder, while it lives
 SILENT = 120.0  # seconds without news after which a run is dead, where its lock cannot be asked
 INTERRUPTED = "interrupted"
+OVER = (*ENDED, INTERRUPTED)
 CHECKPOINTS = "checkpoints"  # in a run's folder; in it a folder for each round
 _CHECKPOINT = re.compile(r"round-(\d{6})")
 _MAPPINGS = ("config", "sites", "participation")
@@ -43,7 +44,8 @@ class RunView:
     began : float
         Unix seconds of its last start, or of its folder where that is not known.
     round, rounds : int
-        The last complete round, after which the run would be resumed, and how many there will be.
+        The last complete round, and how many there will be; of a run that is over, the last round with
+        a checkpoint, after which it would be resumed.
     experiment : str
         The name of its experiment; "" where it never began.
     progress : Progress or None
@@ -70,7 +72,7 @@ class RunView:
     @property
     def active(self) -> bool:
         """Whether it goes on now."""
-        return self.state not in ("complete", "failed", "stopped", INTERRUPTED)
+        return self.state not in OVER
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,16 @@ def read_run(path: Path) -> RunView:
     rounds = strategy.get("rounds", 0) if isinstance(strategy, dict) else 0
     if progress is not None and progress.rounds:
         rounds = progress.rounds
+    state = _state(path, progress, results)
+    # Of a run that goes on, those that have no checkpoint yet count too; others would be resumed before.
+    complete = progress.complete if progress is not None and state not in OVER else 0
     return RunView(
         path=path,
-        state=_state(path, progress, results),
+        state=state,
         reason="" if progress is None else progress.reason,
         began=path.stat().st_mtime if progress is None else progress.began,
         # A process that is ended between the two files leaves a checkpoint that results.json lacks.
-        round=max(len(results["rounds"]) if results else 0, *checkpoint_rounds(path), 0),
+        round=max(len(results["rounds"]) if results else 0, *checkpoint_rounds(path), complete),
         rounds=rounds if isinstance(rounds, int) else 0,
         experiment=str((begun or {}).get("experiment", "")),
         progress=progress,

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from client_app import store as storing
 from client_app.context import SiteContext
 from client_app.orders import answer_order
-from client_app.set_aside import MOST_SET_ASIDE
+from client_app.set_aside import MOST_REPEATED, MOST_SET_ASIDE
 from client_app.store import DiskStore, LocalState
 from fedstrata.protocol import kinds
-from fedstrata.support import checksums
+from fedstrata.support import checksums, tensor_files
 from fedstrata.support.errors import UserError
 from server_app.run_folder import RunFolder
 from tests.helpers.site_contexts import opened, order, payloads, plan_of
@@ -78,31 +78,49 @@ def test_before_they_were_set_aside_one_order_deleted_them_all(
                 store.path(number).unlink()
 
     before = contents(site.store.folder)
-    monkeypatch.setattr(storing.DiskStore, "_set_aside", removed)
+    monkeypatch.setattr(storing.DiskStore, "_give_up", removed)
     answer_order(kinds.TRAIN, site, order(1, payloads(site)))
     assert not before & contents(site.store.folder)
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=40))
+DURABLE = st.lists(st.integers(0, 12), max_size=3)  # as the server says, truly or not
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), DURABLE, st.booleans()), min_size=1, max_size=40))
 def test_no_series_of_orders_deletes_what_a_later_round_left(
-    tmp_path_factory: pytest.TempPathFactory, numbers: list[int]
+    tmp_path_factory: pytest.TempPathFactory, orders: list[tuple[int, list[int], bool]]
 ) -> None:
-    """Whenever a server goes back, all that is there stays somewhere, or the order is refused."""
+    """Whenever a server goes back, what later rounds left stays somewhere, or the order is refused."""
     store = DiskStore(tmp_path_factory.mktemp("s"), "run-1", "clinic")
-    for count, number in enumerate(numbers):
-        before = contents(store.folder)
-        latest = max(store.rounds(), default=0)
-        if number < latest and len(list(store.folder.glob("set-aside/*"))) == MOST_SET_ASIDE:
-            with pytest.raises(UserError, match="are set aside"):
-                store.save(number, LocalState({"w": torch.tensor([-1.0])}))
-            assert contents(store.folder) == before
+    for count, (number, durable, repeats) in enumerate(orders):
+        aside = values_in(store.folder / "set-aside")
+        later = [n for n in store.rounds() if n >= number]
+        at_risk = {value for n in later for value in values_in(store.path(n))}
+        before = values_in(store.folder)
+        state = LocalState({"w": torch.tensor([float(number if repeats else 100 + count)])})
+        refused = ""
+        try:
+            store.save(number, state, durable=durable)
+        except UserError as error:
+            refused = str(error)
+        if refused:
+            assert "are set aside" in refused
+            assert len(list(store.folder.glob("set-aside/0*"))) == MOST_SET_ASIDE
+            assert values_in(store.folder) == before
             continue
-        store.save(number, LocalState({"w": torch.tensor([float(count)])}))
-        after = contents(store.folder)
-        if number < latest:
-            assert before <= after
-        assert len(after) <= len(before) + 1
-        assert len(list(store.folder.glob("set-aside/*"))) <= MOST_SET_ASIDE
+        after = values_in(store.folder)
+        assert aside <= after
+        if later != [number]:
+            assert at_risk <= after
+        assert len(store.rounds()) <= 3 + len(durable)
+        assert len(list(store.folder.glob("set-aside/0*"))) <= MOST_SET_ASIDE
+        assert len(list(store.folder.glob("set-aside/repeated/*"))) <= MOST_REPEATED
+
+
+def values_in(place: Path) -> set[float]:
+    """Return what the files of rounds in a folder, or in one file, have."""
+    files = [place] if place.is_file() else place.rglob("round-*.safetensors")
+    return {float(tensor_files.load(path, lambda _: True)[0]["tensor/w"][0]) for path in files}
 
 
 def flipped(path: Path, at: int) -> None:

@@ -225,6 +225,44 @@ def test_what_is_set_aside_is_bounded_and_then_the_order_is_refused(tmp_path: Pa
     assert store.rounds() == [1]
 
 
+def test_layers_of_the_servers_checkpoints_stay_and_no_more(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in (1, 2, 4, 5, 7, 8, 9, 10, 11, 12):  # rounds 3 and 6 were without this site
+        durable = [each for each in (0, 3, 6, 9) if each < number][-3:]
+        store.save(number, local_state(number), durable=durable)
+    assert store.rounds() == [2, 5, 9, 10, 11, 12]
+    assert [values(store, number) for number in (4, 7, 10)] == [2, 5, 9]
+
+
+def test_rounds_without_a_checkpoint_are_replaced_when_they_are_ordered_again(
+    tmp_path: Path,
+) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in range(1, 7):
+        store.save(number, local_state(number), durable=[3] if number > 3 else [0])
+    repeated = store.folder / "set-aside" / "repeated"
+    for last in (4, 6):  # it is killed again before its next checkpoint
+        for number in range(4, last + 1):
+            store.save(number, local_state(number), durable=[3])
+        assert store.rounds() == list(range(3, last + 1))
+        left = {path.name[-13] for path in repeated.iterdir()} if repeated.exists() else set()
+        assert left == ({"5", "6"} if last == 4 else set())
+    assert not (store.folder / "set-aside").exists()
+    store.save(3, local_state(3.5), durable=[0])  # the server lost the checkpoint, or lies
+    aside = store.folder / "set-aside" / "001"
+    assert {path.name[-13] for path in aside.iterdir()} == {"3", "4", "5", "6"}
+
+
+def test_a_damaged_file_is_no_reason_to_remove_others(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in range(1, 4):
+        store.save(number, local_state(number), durable=[0])
+    store.path(3).write_bytes(b"damaged")
+    store.save(2, local_state(2.5), durable=[0])
+    aside = store.folder / "set-aside" / "001"
+    assert {path.name[-13] for path in aside.iterdir()} == {"2", "3"}
+
+
 def test_only_the_sites_user_may_read_what_stays_whatever_the_umask(tmp_path: Path) -> None:
     store = DiskStore(tmp_path / "state", "run-1", "clinic")
     before = os.umask(0)

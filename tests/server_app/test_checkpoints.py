@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Message
 from torch import Tensor
 
+from client_app.round import PreparedRound
 from client_app.store import DiskStore
 from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
+from models.training.loop import Diverged
 from server_app import run as run_module
 from server_app.checkpoints import again
 from tests.helpers.runs import GROUPS, SMALL, Crash, same, states, without_times
@@ -214,3 +217,44 @@ def test_a_run_that_cannot_save_its_last_rounds_ends_with_its_own_reason(
 )
 def test_rounds_that_are_played_again_are_named(first: int, last: int, words: str) -> None:
     assert again(first, last) == words
+
+
+@pytest.mark.parametrize(
+    ("every", "words"),
+    [
+        (3, "back to the state of round 3; round 4 is played again"),
+        (5, "back to the state of round 0; rounds 1 to 4 are played again"),
+    ],
+)
+def test_a_run_goes_back_to_a_checkpoint_before_an_unusable_state(
+    every: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The state after round 5 is of no use: with ``every=5`` it has a checkpoint all the same."""
+    train, diverged = PreparedRound.train, list[str]()
+
+    def broken(self: PreparedRound) -> None:
+        site, number = self.context.data.site, self.number
+        if number == 6 and len(diverged) < 4:
+            diverged.append(site)
+            raise Diverged("the loss became nan")
+        train(self)
+        if number == 5 and site == "site-01":  # so that it stands out
+            with torch.no_grad():
+                for parameter in self.site_round.trainable().values():
+                    parameter *= 50
+
+    monkeypatch.setattr(PreparedRound, "train", broken)
+    chosen = ["strategy.fraction=1", "strategy.bounds.norm_factor=null"]
+    chosen += ["groups.personal=[head.out]", f"strategy.checkpoint_every={every}"]
+    results = play(tmp_path, *chosen)
+    assert words in caplog.text
+    assert [record["round"] for record in results["rounds"]] == list(range(1, ROUNDS + 1))
+    first = int(words.split("round ")[1][0]) + 1
+    suspects = [record["round"] for record in results["rounds"] if record["suspects"]]
+    assert suspects == [first]
+    assert all("site-01" not in r["participants"] for r in results["rounds"][first - 1 :])
+    assert not list(tmp_path.glob("**/set-aside/0*"))

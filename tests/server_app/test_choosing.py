@@ -13,11 +13,13 @@ from fedstrata.support.errors import UserError
 from server_app.choosing import (
     best_of,
     best_rounds,
+    candidates_line,
     choice_line,
     lower_is_better,
     metric_of,
     stop_reason,
 )
+from server_app.compose import compose
 from strategies.config import ChooseConfig
 
 MEAN = ChooseConfig("auto", "mean", None)
@@ -170,3 +172,32 @@ def test_patience_counts_rounds_up_to_the_last_that_was_evaluated() -> None:
     assert stop_reason(history[:6], patient) == ""  # the state after round 6 is not measured yet
     assert "in the 3 rounds after round 3" in stop_reason(history[:7], patient)
     assert stop_reason(history[:9], ChooseConfig("auto", "mean", 4)) == ""
+
+
+def test_only_a_state_with_a_checkpoint_can_be_the_best_or_the_last() -> None:
+    history = [record(a=value) for value in (0.1, 0.9, 0.8, 0.5, 0.6, 0.7)]
+    last = record(a=0.75)["sites"]
+    for every, expected in ((1, (1, 1)), (2, (2, 2)), (3, (3, 6)), (5, (5, 6)), (7, (None, 6))):
+        found = [best_of(history, MEAN, each, saved_every=every) for each in (None, last)]
+        assert tuple(each and each.round for each in found) == expected
+    assert best_rounds(history, MEAN, {4, 6}, saved_every=3) == {3}
+    patient = ChooseConfig("auto", "mean", 3)
+    assert "after round 2" in stop_reason(history, patient, saved_every=2)
+    assert stop_reason(history[:5], patient, saved_every=2) == ""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ((), ""),
+        (
+            ("strategy.evaluate_every=2", "strategy.checkpoint_every=3"),
+            "rounds 6, 12 and so on, and",
+        ),
+        (("strategy.checkpoint_every=50",), "of the states only the last can be the best"),
+    ],
+)
+def test_which_states_can_be_the_best_is_said(chosen: tuple[str, ...], words: str) -> None:
+    line = candidates_line(compose("faces", ("strategy.rounds=20", *chosen)).strategy)
+    assert words in line
+    assert bool(line) == bool(words)

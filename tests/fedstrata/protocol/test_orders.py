@@ -79,6 +79,18 @@ def test_an_order_says_whether_the_site_measures_what_it_receives() -> None:
         orders.read_order(message)
 
 
+def test_an_order_says_of_which_rounds_a_site_keeps_its_layers() -> None:
+    message = orders.order(
+        kinds.TRAIN, 7, plan="{}", round_number=9, layers={}, ttl=60, durable=[6, 0, 3]
+    )
+    assert orders.read_order(message).durable == (0, 3, 6)
+    assert orders.read_order(order_of(None)).durable == ()
+    for wrong in ("3", [-1], [True], [1.0], ["3"], list(range(17)), 3):
+        message.content["order"]["durable"] = wrong  # type: ignore[index]
+        with pytest.raises(UserError, match="durable is no list of at most 16 rounds"):
+            orders.read_order(message)
+
+
 @given(
     st.sampled_from(["best", "keep", "state"]),
     st.integers(max_value=-1) | st.text(min_size=1) | st.floats() | st.booleans() | st.binary(),
