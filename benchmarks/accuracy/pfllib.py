@@ -215,7 +215,7 @@ class Peer:
         if ended.returncode or len(curve) != wanted.rounds + 1:
             raise PeerFailed(
                 f"its run ended with {ended.returncode} after {max(0, len(curve) - 1)} of "
-                f"{wanted.rounds} rounds; see {log}"
+                f"{wanted.rounds} rounds; see {log.parent.name}/{log.name} in --work"
             )
         options = command[1 + len(self.program()) :]
         return Played(curve[1:], float(np.median(each[1:])), options)
