@@ -1,9 +1,11 @@
 """Many simulated sites on one machine: `python -m benchmarks.simulate`.
 
-`flwr run` with 10, 100 and 500 sites: stock Flower FedAvg as its quickstart writes it, ours with a
-node for each site, and ours in cohorts (two nodes with half of the sites each). All three train one
-perceptron (561 features, 82,470 parameters) on the same seeded measurements. They begin from the same
-weights and take each site's examples as one batch, so they must end at the same average.
+Ours in cohorts (two nodes with half of the sites each) by `fedstrata run` and by `flwr run`, stock
+Flower's FedAvg as its quickstart writes it, and other libraries (`--peers`): a plain loop in torch, and
+pfl-research. Ours with a node for each site can be chosen (`--cases`). All train one perceptron (561
+features, 82,470 parameters) on the same seeded measurements, one case after the other in each turn.
+They begin from the same weights and take each site's examples as one batch, so they must end at the
+same average.
 """
 
 from __future__ import annotations
@@ -11,253 +13,109 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from benchmarks.flower.process_tree import descendants, memory_of
-from benchmarks.flower.round_ends import RoundEnds, note_round_ends, our_rounds
-from benchmarks.flower.simulator import RunConfig, Simulator
-from benchmarks.flower.site_data import (
-    CLASSES,
-    FEATURES,
-    sites_data,
-    write_measurements,
-    write_site_data,
+from benchmarks.measure.limits import Limits, limits
+from benchmarks.measure.simulated_sites import (
+    COHORT,
+    LOCAL,
+    NODES,
+    OF_PEERS,
+    PLAIN,
+    SINGLE,
+    STOCK,
+    Run,
+    Work,
+    largest_difference,
+    least_operations,
+    run_case,
+    simulator_of,
+    write_data,
 )
-from benchmarks.flower.stock import copy_app, stock_summary
-from benchmarks.measure.limits import Limits, limits, operations
 from benchmarks.measure.turns import in_turn, median_of, medians
-from benchmarks.report.command_line import add_repeat, at_least, make_parser
+from benchmarks.peers.environment import PLAIN_PEER, Found, add_peers, find_peers
+from benchmarks.report.command_line import add_repeat, at_least, check_compiled, make_parser
 from benchmarks.report.tables import Table, times, write
-from models import weights
-from server_app.compose import compose
-from strategies.config import plan_for
-from strategies.methods import make_method
-from strategies.partitioned_model import build_partitioned
 
-STOCK, SINGLE, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"
-CASES = (COHORT, SINGLE, STOCK)
+CASES_OF_OURS = {"local": LOCAL, "cohorts": COHORT, "single": SINGLE, "stock": STOCK}
 SIZES = (10, 100, 500)
-NODES = 2
-RATE, BATCH, EPOCHS = 0.02, 32, 3
-OURS = (
-    "method=fedavg",
-    f"train.epochs={EPOCHS}",
-    f"train.batch_size={BATCH}",
-    f"train.optimizer.lr={RATE}",
-    # As the quickstart trains.
-    "train.optimizer.weight_decay=0",
-    "train.clip=null",
-    "train.schedule=constant",
-    "baselines.alone=false",
-)
 MEGABYTE = 1e6
 TOLERANCE = 1e-5  # what a parameter of two averages may differ by
-Result = tuple[list[float], tuple[NDArray[np.float32], ...]]
-"""When each round ended, seconds of the clock, and the parameters at the end."""
+Runs = dict[int, dict[str, list[Run]]]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run cost, and the model that it ended with.
+class Wanted:
+    """A case that is played, up to so many sites; None for any number."""
 
-    Parameters
-    ----------
-    rate : float
-        Rounds times sites per second, without the first round.
-    memory : float
-        Most bytes of all processes together; what they share is counted once.
-    average : tuple of NDArray
-        The parameters at the end, in the network's order.
-    """
+    case: str
+    most: int | None = None
 
-    rate: float
-    memory: float
-    average: tuple[NDArray[np.float32], ...]
+    @classmethod
+    def read(cls, text: str) -> Wanted:
+        """Read ``stock`` or ``stock:100``."""
+        name, colon, most = text.partition(":")
+        if name not in CASES_OF_OURS or (colon and not most.isdecimal()):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is none of {', '.join(CASES_OF_OURS)}, such as stock, or stock:100 for "
+                "up to 100 sites"
+            )
+        return cls(CASES_OF_OURS[name], int(most) if colon else None)
 
-
-@dataclass
-class Watch:
-    """Looks at a run's processes and checkpoints twice a second, in a thread of its own.
-
-    Parameters
-    ----------
-    leader : int
-        The process that all others descend from.
-    output : Path
-        Folder of our runs.
-    """
-
-    leader: int
-    output: Path
-    most: float = 0.0
-    ends: RoundEnds = field(default_factory=dict)
-
-    def __enter__(self) -> Watch:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(0.5):
-            self.look()
-
-    def look(self) -> None:
-        """Note the memory and the checkpoints as they are now."""
-        note_round_ends(self.output, self.ends)
-        processes = [self.leader, *descendants(self.leader)]
-        self.most = max(self.most, sum(map(memory_of, processes)))
-
-
-def write_data(folder: Path, sites: int) -> None:
-    """Write the sites' measurements for ours and for stock Flower, and the start of both."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_measurements(folder / "har.npz", sites)
-    write_site_data(compose("har", OURS), sites, folder / "har.npz", folder / "sites")
-    parameters = enumerate(perceptron().parameters())
-    start: dict[str, Any] = {f"{number:02d}": each.detach().numpy() for number, each in parameters}
-    np.savez(folder / "start.npz", **start)
-
-
-def perceptron() -> nn.Module:
-    """Return the network as every run of ours begins with it."""
-    plan = plan_for(compose("har", OURS), federation="start", weights="")
-    method = make_method(plan.method)
-    return build_partitioned(plan, method, input_shape=(FEATURES,), classes=CLASSES).network
-
-
-def least_operations(folder: Path, sites: int) -> float:
-    """Return the floating point operations of a round of all sites that are in ``folder``.
-
-    Forward and backward over each training example, as often as there are epochs, and forward over
-    each test example.
-    """
-    network = perceptron()
-    one = torch.zeros(1, FEATURES)
-    forward = operations(lambda: network(one))
-    both = operations(lambda: network(one).sum().backward())
-    data = sites_data(compose("har", OURS), sites, folder / "har.npz")
-    trained, tested = (sum(len(getattr(each, of)) for each in data) for of in ("train", "test"))
-    return EPOCHS * trained * both + tested * forward
-
-
-def run_case(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path) -> Run:
-    """Run ``rounds`` rounds of one case over ``sites`` sites, whose data are in ``folder``."""
-    output = folder / f"output-{CASES.index(case)}"
-    output.mkdir(parents=True)
-    simulator.start()
-    superlink = simulator.superlink.process
-    assert superlink is not None
-    name = f"{sites}-{CASES.index(case)}"
-    with Watch(superlink.popen.pid, output) as watch:
-        if case == STOCK:
-            config = _stock_config(sites, rounds, folder, output)
-            simulator.run(name, sites, config, app=str(copy_app(folder)))
-        else:
-            nodes = NODES if case == COHORT else sites
-            simulator.run(name, nodes, _our_config(sites // nodes, rounds, folder, output))
-        watch.look()
-    simulator.stop()
-    if case == STOCK:
-        ended, average = _stock_result(output, sites)
-    else:
-        ended, average = _our_result(output, watch.ends, case, sites)
-    seconds = ended[-1] - ended[0]
-    return Run((len(ended) - 1) * sites / seconds, watch.most, average)
-
-
-def _stock_config(sites: int, rounds: int, folder: Path, output: Path) -> RunConfig:
-    return {
-        "num-server-rounds": rounds,
-        "local-epochs": EPOCHS,
-        "lr": RATE,
-        "batch-size": BATCH,
-        "sites": sites,
-        "model": "mlp",
-        "data": str(folder / "sites"),
-        "start": str(folder / "start.npz"),
-        "output": str(output),
-    }
-
-
-def _our_config(cohort: int, rounds: int, folder: Path, output: Path) -> RunConfig:
-    overrides = [*OURS, f"strategy.rounds={rounds}", f"cohort.sites={cohort}"]
-    return {
-        "experiment": "har",
-        "data-root": str(folder / "har.npz"),
-        "output-dir": str(output),
-        "overrides": " ".join(overrides),
-    }
-
-
-def _stock_result(output: Path, sites: int) -> Result:
-    rounds, _ = stock_summary(output, sites)
-    with np.load(output / "average.npz", allow_pickle=False) as arrays:
-        return [each["ended"] for each in rounds], tuple(arrays[name] for name in sorted(arrays))
-
-
-def _our_result(output: Path, ends: RoundEnds, case: str, sites: int) -> Result:
-    _, moments = our_rounds(ends, case, sites)
-    last = max(output.glob("*/checkpoints/round-*"))
-    state, _ = weights.load(last / "state.safetensors")
-    names = [name for name, _ in perceptron().named_parameters()]
-    average = tuple(state[f"state/common//{name}"].numpy() for name in names)
-    return moments, average
+    def plays(self, sites: int) -> bool:
+        """Return whether it is played with so many sites."""
+        return self.most is None or sites <= self.most
 
 
 def compare(
-    cases: Sequence[str], sites: int, rounds: int, folder: Path, *, side_by_side: bool
+    cases: Sequence[str],
+    work: Work,
+    folder: Path,
+    peers: Mapping[str, Found],
+    *,
+    side_by_side: bool,
 ) -> dict[str, Run]:
-    """Run the cases in turn, or side by side with a core each: quicker, and no figures to keep."""
-    write_data(folder, sites)
+    """Run the cases in turn, or side by side with a core each: quicker, and no figures to keep.
+
+    Exits where two of them end with different averages.
+    """
 
     def once(case: str, _: int) -> Run:
-        started = time.monotonic()
-        run = run_case(simulators[case], case, sites, rounds, folder)
+        run = run_case(simulators[case], case, work, folder / f"output-{cases.index(case)}")
         print(
-            f"{sites} sites, {case}: {run.rate:.1f} sites x rounds / s, "
-            f"{run.memory / MEGABYTE:.0f} MB, {time.monotonic() - started:.0f} s in all",
+            f"{work.sites} sites, {case}: {run.rate:.1f} sites x rounds / s, "
+            f"{run.memory / MEGABYTE:.0f} MB, {run.seconds:.0f} s in all",
             flush=True,
         )
         return run
 
     actors = 1 if side_by_side else os.cpu_count() or 1
     with ExitStack() as stack:
-        homes = {case: folder / f"flower-{CASES.index(case)}" for case in cases}
         simulators = {
-            case: stack.enter_context(Simulator(home, actors)) for case, home in homes.items()
+            case: stack.enter_context(simulator_of(case, folder / f"home-{number}", actors, peers))
+            for number, case in enumerate(cases)
         }
         found = in_turn(cases, 1, once, side_by_side=side_by_side)
     runs = {case: run for case, (run,) in found.items()}
+    with_all = reference(cases)
     for case, run in runs.items():
-        if not (far := largest_difference(run, runs[STOCK])) <= TOLERANCE:
-            raise SystemExit(f"{sites} sites: {case} and {STOCK} differ by {far:g}")
+        if not (far := largest_difference(run, runs[with_all])) <= TOLERANCE:
+            raise SystemExit(f"{work.sites} sites: {case} and {with_all} differ by {far:g}")
     return runs
 
 
-def largest_difference(one: Run, other: Run) -> float:
-    """Return the largest difference of a parameter between two averages."""
-    pairs = zip(one.average, other.average, strict=True)
-    return max(float(np.abs(a - b).max()) for a, b in pairs)
+def reference(cases: Sequence[str]) -> str:
+    """Return the case to which averages are compared: stock Flower, or else the plain loop."""
+    return next((case for case in (STOCK, PLAIN) if case in cases), cases[-1])
 
 
 def table(found: Mapping[int, Mapping[str, Sequence[Run]]], at_best: float) -> Table:
-    """Return median rates and memory, and the largest difference from stock Flower's average.
+    """Return the medians, and the largest difference from the average of `reference`.
 
     ``at_best`` is the sites x rounds per second that the arithmetic alone allows.
     """
@@ -267,91 +125,145 @@ def table(found: Mapping[int, Mapping[str, Sequence[Run]]], at_best: float) -> T
             "sites, case",
             "sites x rounds / s",
             "against stock",
-            "at best",
             "at best / this",
+            "to the end of round 1, s",
+            "to the result, s",
             "memory, MB",
+            "processor, ms a site and round",
             "average apart",
         ),
     )
     for sites, cases in found.items():
         rates = medians(cases, lambda run: run.rate)
+        with_all = reference(list(cases))
         for case, runs in cases.items():
-            pairs = zip(runs, cases[STOCK], strict=True)
+            pairs = zip(runs, cases[with_all], strict=True)
+            against = rates[case] / rates[STOCK] if STOCK in cases and case != STOCK else None
             made.rows[f"{sites}, {case}"] = (
                 f"{rates[case]:.1f}",
-                "-" if case == STOCK else f"{rates[case] / rates[STOCK]:.1f} times",
-                f"{at_best:.0f}",
+                "-" if against is None else f"{against:.1f} times",
                 f"{at_best / rates[case]:.0f}",
+                f"{median_of(runs, lambda run: run.first):.1f}",
+                f"{median_of(runs, lambda run: run.seconds):.1f}",
                 f"{median_of(runs, lambda run: run.memory) / MEGABYTE:.0f}",
-                "-" if case == STOCK else f"{max(largest_difference(*p) for p in pairs):.1e}",
+                f"{1000 * median_of(runs, lambda run: run.processor):.2f}",
+                "-" if case == with_all else f"{max(largest_difference(*p) for p in pairs):.1e}",
             )
     return made
 
 
-def notes(machine: Limits, least: float, rounds: int, repeat: int, *, quick: bool) -> list[str]:
+def notes(options: argparse.Namespace, machine: Limits, least: float) -> list[str]:
     """Return what the reader must know; ``least`` are the operations of a site and round."""
+    quick = "Side by side: no figures to keep. " if options.quick else ""
+    of_rounds = f"{times(options.repeat, 'run')} of {options.rounds} rounds"
     return [
         machine.describe(),
-        ("Side by side: no figures to keep. " if quick else "")
-        + f"Medians of {times(repeat, 'run')} of {rounds} rounds each. The rate is of the rounds after "
-        "the first, from the end of one to the end of the next. Ours ends with a checkpoint on the "
-        "disk, and measures each site's validation data besides its test data, which stock Flower has "
-        f"not. At best: the {least / 1e6:.0f} MFLOP of a site and round (training and test data), at "
-        "the rate of a large matrix product. Memory is the most, at looks half a second apart, of the "
-        "SuperLink and all processes that it started, shared pages counted once. The averages are those "
-        "after the last round, and the largest difference of a parameter from stock Flower's.",
+        f"{quick}Medians of {of_rounds} with {times(options.epochs, 'epoch')} each. Rate and processor "
+        "time are of the rounds after the first, from the end of one to the end of the next. All "
+        "processes have one thread each; ours and stock Flower have a process for each core, the plain "
+        "loop and pfl-research one process.",
+        "The command is `fedstrata run`, `flwr run` (its SuperLink runs already) or the program; until "
+        "the end of round 1 it imports and reads the data, and the result is what stands when it ends. "
+        "Ours reads the table of all sites and splits it; the others read a file for each site, which "
+        "was made before. Ours ends a round with a checkpoint on the disk, and measures each site's "
+        "validation data besides its test data. The plain loop measures test data alone, and "
+        "pfl-research nothing, or with its evaluation each site's training data twice and its test data.",
+        f"At best: the {least / 1e6:.0f} MFLOP of a site and round (training and test data), at the "
+        f"rate of a large matrix product, {machine.product / least:.0f} sites x rounds / s. Memory is "
+        "the most, at looks half a second apart, of all processes of a run, its SuperLink too, shared "
+        "pages counted once. The averages are those after the last round, and the largest difference of "
+        "a parameter from stock Flower's, or where that is not played from the plain loop's.",
     ]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    quick_help = "two rounds of ten sites, two cases side by side, once"
+    """Return the options of the command line, with ``found`` of each peer."""
+    quick_help = "two rounds of ten sites, cases side by side, once"
     parser = make_parser("simulate", __doc__, quick=quick_help)
     parser.add_argument("--sites", type=int, nargs="+", default=list(SIZES), help="even numbers")
     rounds_help = "of each run; the first is not timed"
     parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_help)
+    epochs_help = "passes over a site's training data in a round"
+    parser.add_argument("--epochs", type=at_least(1), default=3, help=epochs_help)
+    parser.add_argument(
+        "--cases",
+        type=Wanted.read,
+        nargs="*",
+        metavar="CASE[:SITES]",
+        help=f"of {', '.join(CASES_OF_OURS)}, each up to a number of sites (local cohorts stock; "
+        "local stock with --quick)",
+    )
+    add_peers(parser, tuple(OF_PEERS), (PLAIN_PEER,))
     add_repeat(parser, 3, "runs of each case, in turn")
     options = parser.parse(arguments)
+    if options.cases is None:
+        cases = (LOCAL, STOCK) if options.quick else (LOCAL, COHORT, STOCK)
+        options.cases = [Wanted(case) for case in cases]
     if options.quick:
         options.sites, options.rounds, options.repeat = [10], 2, 1
     if any(size < NODES or size % NODES for size in options.sites):
         parser.error(f"--sites that {NODES} nodes can share evenly")
+    for size in options.sites:
+        if not played(options, size):
+            parser.error(f"--cases and --peers leave nothing to play with {size} sites")
+    check_compiled(parser, options)
+    options.found = find_peers(parser, options)
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the three cases at each number of sites in turn, and write the table."""
-    options = parse(arguments)
-    cases = (COHORT, STOCK) if options.quick else CASES
-    found: dict[int, dict[str, list[Run]]] = {
-        sites: {case: [] for case in cases} for sites in options.sites
+def played(options: argparse.Namespace, sites: int) -> list[str]:
+    """Return the cases with so many sites."""
+    ours = [wanted.case for wanted in options.cases if wanted.plays(sites)]
+    peers = [case for name in options.peers for case in OF_PEERS[name]]
+    return list(dict.fromkeys([*ours, *peers]))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> tuple[Runs, float]:
+    """Run all cases; return the runs by sites and case, and the operations of a site and round."""
+    works = {
+        sites: Work(folder / f"data-{sites}", sites, options.rounds, options.epochs)
+        for sites in options.sites
     }
+    for work in works.values():
+        write_data(work.data, work.sites)
+    found: Runs = {sites: {case: [] for case in played(options, sites)} for sites in works}
+    for number in range(options.repeat):
+        for sites, work in works.items():
+            place, cases = folder / f"{sites}-{number}", list(found[sites])
+            runs = compare(cases, work, place, options.found, side_by_side=options.quick)
+            for case, run in runs.items():
+                found[sites][case].append(run)
+    return found, least_operations(work) / work.sites
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the cases at each number of sites in turn, and write the table."""
+    options = parse(arguments)
     with tempfile.TemporaryDirectory() as name:
-        for number in range(options.repeat):
-            for sites in options.sites:
-                folder = Path(name) / f"{sites}-{number}"
-                runs = compare(cases, sites, options.rounds, folder, side_by_side=options.quick)
-                for case, run in runs.items():
-                    found[sites][case].append(run)
-        least = least_operations(folder, sites) / sites
+        found, least = measure(options, Path(name))
     machine = limits("cpu", torch.float32)
     write(
         options.output,
         "simulate",
         [table(found, machine.product / least)],
         command=options.command,
-        notes=notes(machine, least, options.rounds, options.repeat, quick=options.quick),
+        notes=notes(options, machine, least),
         more={
             "played": {
-                str(sites): {
-                    c: [[run.rate, run.memory] for run in runs] for c, runs in each.items()
-                }
+                str(sites): {case: [figures(run) for run in runs] for case, runs in each.items()}
                 for sites, each in found.items()
             },
+            "peers": {name: each.versions for name, each in options.found.items()},
             "operations": least,
             "limits": asdict(machine),
         },
     )
+
+
+def figures(run: Run) -> dict[str, float]:
+    """Return what a run cost, without its average."""
+    names = ("rate", "first", "seconds", "memory", "processor")
+    return {name: getattr(run, name) for name in names}
 
 
 if __name__ == "__main__":

@@ -32,17 +32,17 @@ def start_stock_run(
 
 
 def stock_summary(
-    output: Path, sites: int, logs: Callable[[], str] = str
+    output: Path, sites: int, logs: Callable[[], str] = str, case: str = "stock Flower"
 ) -> tuple[list[dict[str, float]], int]:
-    """Return each round as the stock app wrote it, and the bytes of its model.
+    """Return each round as the stock app, or the program of ``case``, wrote it; its model's bytes.
 
     Exits, with ``logs``, where the run left nothing or a site missed a round.
     """
     path = output / "rounds.json"
     if not path.exists():
-        raise SystemExit(f"stock Flower left no results:\n{logs()}")
+        raise SystemExit(f"{case} left no results:\n{logs()}")
     summary = json.loads(path.read_text())
     rounds: list[dict[str, float]] = summary["rounds"]
     if short := [number for number, each in enumerate(rounds, 1) if each["replies"] != sites]:
-        raise SystemExit(f"stock Flower: sites missed the rounds {short}:\n{logs()}")
+        raise SystemExit(f"{case}: sites missed the rounds {short}:\n{logs()}")
     return rounds, int(summary["model"])

@@ -1,91 +1,119 @@
-"""The benchmark of many simulated sites compares the same work on the same data."""
+"""The benchmark of many simulated sites compares averages, and its table has the medians."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import benchmarks.simulate
-from benchmarks.flower.site_data import sites_data
-from benchmarks.simulate import (
-    BATCH,
+from benchmarks.measure.simulated_sites import (
     COHORT,
-    EPOCHS,
-    OURS,
+    LOCAL,
+    PFL,
+    PFL_EVALUATED,
+    PLAIN,
     SINGLE,
     STOCK,
     Run,
-    compare,
-    least_operations,
-    main,
-    perceptron,
-    table,
-    write_data,
+    Work,
 )
-from server_app.compose import compose
+from benchmarks.simulate import compare, main, parse, played, reference, table
 
 
-def test_stock_flower_gets_the_examples_and_the_start_of_ours(tmp_path: Path) -> None:
-    write_data(tmp_path, 2)
-    for index, data in enumerate(sites_data(compose("har", OURS), 2, tmp_path / "har.npz")):
-        with np.load(tmp_path / "sites" / f"{index}.npz", allow_pickle=False) as arrays:
-            assert np.array_equal(arrays["train_x"], data.train.inputs.values)  # type: ignore[attr-defined]
-        assert len(data.train) <= BATCH  # one batch: its order changes nothing
-    with np.load(tmp_path / "start.npz", allow_pickle=False) as start:
-        ours = [each.detach().numpy() for each in perceptron().parameters()]
-        pairs = zip(sorted(start), ours, strict=True)
-        assert all(np.array_equal(start[name], each) for name, each in pairs)
+def run(rate: float, *, apart: float = 0.0, memory: float = 1e9) -> Run:
+    average = (np.array([0, apart], dtype=np.float32),)
+    return Run(rate, 2.0, 3.0, memory, 0.004, average)
 
 
 def test_the_table_has_medians_and_the_largest_difference() -> None:
-    average = (np.zeros(2, dtype=np.float32),)
-    near = (np.array([0, 1e-6], dtype=np.float32),)
     found = {
         10: {
-            COHORT: [Run(50.0, 2e9, average), Run(70.0, 1e9, average), Run(1, 3e9, near)],
-            SINGLE: [Run(4.0, 3e9, average)] * 3,
-            STOCK: [Run(5.0, 2.5e9, average)] * 3,
-        }
+            COHORT: [run(50.0, memory=2e9), run(70.0), run(1, apart=1e-6, memory=3e9)],
+            STOCK: [run(5.0, memory=2.5e9)] * 3,
+        },
+        20: {LOCAL: [run(8.0)], PLAIN: [run(16.0, apart=2e-6)]},
     }
     rows = table(found, 1000).rows
-    assert rows[f"10, {COHORT}"] == ("50.0", "10.0 times", "1000", "20", "2000", "1.0e-06")
-    assert rows[f"10, {SINGLE}"] == ("4.0", "0.8 times", "1000", "250", "3000", "0.0e+00")
-    assert rows[f"10, {STOCK}"] == ("5.0", "-", "1000", "200", "2500", "-")
+    figures = ("2.0", "3.0", "2000", "4.00")
+    assert rows[f"10, {COHORT}"] == ("50.0", "10.0 times", "20", *figures, "1.0e-06")
+    assert rows[f"10, {STOCK}"] == ("5.0", "-", "200", "2.0", "3.0", "2500", "4.00", "-")
+    assert rows[f"20, {LOCAL}"] == ("8.0", "-", "125", "2.0", "3.0", "1000", "4.00", "2.0e-06")
+    assert rows[f"20, {PLAIN}"][-1] == "-"
 
 
-def test_the_limit_is_the_arithmetic_of_the_sites_own_examples(tmp_path: Path) -> None:
-    write_data(tmp_path, 2)
-    data = sites_data(compose("har", OURS), 2, tmp_path / "har.npz")
-    trained, tested = sum(len(each.train) for each in data), sum(len(each.test) for each in data)
-    weights = [each.numel() for each in perceptron().parameters() if each.dim() == 2]
-    # A product and a sum a weight; backward as much again to the weights, and to all inputs but
-    # the first layer's.
-    forward, backward = 2 * sum(weights), 2 * sum(weights) + 2 * sum(weights[1:])
-    expected = EPOCHS * trained * (forward + backward) + tested * forward
-    assert least_operations(tmp_path, 2) == expected
+def test_averages_are_compared_to_stock_flower_or_else_to_the_plain_loop() -> None:
+    assert reference([LOCAL, STOCK, PLAIN]) == STOCK
+    assert reference([LOCAL, PLAIN, PFL]) == PLAIN
+    assert reference([LOCAL, COHORT]) == COHORT
 
 
-def test_an_average_that_is_not_stock_flowers_ends_the_benchmark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other", [STOCK, PLAIN])
+def test_an_average_that_is_another_ends_the_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     def run_case(simulator: object, case: str, *_: object) -> Run:
-        return Run(1.0, 1.0, (np.full(2, 2e-5 * (case == COHORT), dtype=np.float32),))
+        return run(1.0, apart=2e-5 * (case == COHORT))
 
     monkeypatch.setattr(benchmarks.simulate, "run_case", run_case)
-    monkeypatch.setattr(benchmarks.simulate, "write_data", lambda folder, sites: None)
-    alike = compare([SINGLE, STOCK], 2, 2, tmp_path, side_by_side=False)
-    assert set(alike) == {SINGLE, STOCK}
-    with pytest.raises(SystemExit, match=f"{COHORT} and {STOCK} differ by 2e-05"):
-        compare([COHORT, STOCK], 2, 2, tmp_path, side_by_side=False)
+    work = Work(tmp_path, 2, 2, 1)
+    alike = compare([SINGLE, other], work, tmp_path, {}, side_by_side=False)
+    assert set(alike) == {SINGLE, other}
+    with pytest.raises(SystemExit, match=f"{COHORT} and {other} differ by 2e-05"):
+        compare([COHORT, other], work, tmp_path, {}, side_by_side=False)
+
+
+def test_a_case_is_played_up_to_its_number_of_sites() -> None:
+    options = parse(["--quick", "--cases", "local", "stock:100", "--peers", "plain"])
+    assert played(options, 100) == [LOCAL, STOCK, PLAIN]
+    assert played(options, 102) == [LOCAL, PLAIN]
+
+
+def test_a_quick_look_has_ten_sites_and_three_cases() -> None:
+    options = parse(["--quick"])
+    assert (options.sites, options.rounds, options.repeat) == ([10], 2, 1)
+    assert played(options, 10) == [LOCAL, STOCK, PLAIN]
+
+
+def test_pfl_is_played_with_and_without_its_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks.simulate, "find_peers", lambda *_: {})
+    options = parse(["--quick", "--cases", "local", "--peers", "pfl"])
+    assert played(options, 10) == [LOCAL, PFL, PFL_EVALUATED]
+
+
+def test_a_peer_that_is_not_installed_ends_it_with_the_lines_that_install_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without any package
+    python.chmod(0o755)
+    with pytest.raises(SystemExit):
+        main(["--quick", "--peers", "pfl", "--pfl-python", str(python)])
+    error = capsys.readouterr().err
+    assert f"--peers pfl: {python} cannot import it" in error
+    assert "uv venv --python 3.11 ~/pfl\n" in error
+    assert "-r benchmarks/requirements-pfl.txt\n" in error
+    assert "--pfl-python ~/pfl/bin/python" in error
 
 
 @pytest.mark.parametrize(
-    "given", [["--sites", "9"], ["--sites", "0"], ["--rounds", "1"], ["--repeat", "0"]]
+    ("given", "message"),
+    [
+        (["--sites", "9"], "share evenly"),
+        (["--sites", "0"], "share evenly"),
+        (["--rounds", "1"], "from 2 on"),
+        (["--repeat", "0"], "from 1 on"),
+        (["--cases", "stock:many"], "stock:100 for up to 100 sites"),
+        (["--cases", "ray"], "'ray' is none of local, cohorts, single, stock"),
+        (["--cases", "stock:10", "--sites", "12", "--peers"], "nothing to play with 12 sites"),
+        (["--peers", "flute"], "invalid choice: 'flute'"),
+    ],
 )
-def test_odd_numbers_of_sites_and_too_few_rounds_are_rejected(
-    given: list[str],
+def test_what_cannot_be_played_is_rejected(
+    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main(given)
+    assert message in capsys.readouterr().err

@@ -11,6 +11,7 @@ from benchmarks.flower.process_tree import (
     descendants,
     has_variable,
     memory_of,
+    processor_of,
     running,
 )
 
@@ -41,6 +42,14 @@ def test_a_child_is_found_with_its_parent_its_words_and_its_environment() -> Non
 def test_memory_is_that_of_a_living_process() -> None:
     assert memory_of(os.getpid()) > 1e6
     assert memory_of(NOBODY) == 0.0
+
+
+def test_processor_seconds_are_of_a_process_and_its_ended_children() -> None:
+    before = processor_of(os.getpid())
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert processor_of(os.getpid()) - before >= 0.4
+    assert processor_of(NOBODY) == 0.0
 
 
 def test_nothing_is_known_of_a_process_that_is_not_there() -> None:
