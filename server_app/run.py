@@ -227,11 +227,9 @@ class Run:
             saved = self.checkpoints.after_round(self.state, self.history)
             self.audit.played(self.history[-1], self.roster.everyone.values())
             alone.look(self.roster.members, record.sites)
-            if saved:
-                self.audit.saved(self.history[-1], self.folder.path)
             self.log(report.round_line(record, total, alone.values))
             if saved:
-                self._write_results()
+                self._note_saved(self.history[-1])
             self.progress.played(record, self.history, alone.values)
 
     def _note_saved(self, record: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from models.training.loop import (
 )
 from models.training.losses import TaskLoss
 from models.training.proximal import Proximal
-from models.training.stacked_optimizers import STACKED, Stack
+from models.training.stacked_optimizers import STACKED, Stack, StackedOptimizer
 
 Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
@@ -130,10 +130,9 @@ def fit_batched(
     ordered = stack if sorted_already else {n: tensor[order] for n, tensor in stack.items()}
     names = [name for name in ordered if name in set(trained)]
     before = [learners[i].optimizer_state for i in order]
-    trains = {n: ordered[n] for n in names}
-    once = max(steps, default=0) <= 1 and not any(before) and not {*names} & {*kept}
-    settings_now = _without_momentum(settings) if once else settings
-    stepper = STACKED[settings.config.optimizer.name](trains, before, settings_now)
+    stepper = _stepper(
+        {n: ordered[n] for n in names}, before, settings, max(steps, default=0), kept
+    )
     pulled = [name for name in names if name in set(exchanged)] if penalty else []
     begun = {name: ordered[name].clone() for name in pulled}
     proximal = penalty if pulled and isinstance(penalty, Proximal) else None
@@ -166,14 +165,7 @@ def fit_batched(
     if not sorted_already:
         for name, tensor in stack.items():
             tensor.copy_(ordered[name][torch.from_numpy(back)])
-    reports: list[FitReport] = []
-    problems: list[str] = []
-    for place in back:
-        mine = losses[: steps[place], place]
-        total = float(mine.sum()) / max(int(seen[place]), 1)
-        reports.append(FitReport(steps[place], steps[place], total))
-        problems.append(_divergence(mine, steps[place]))
-    return reports, problems
+    return _outcomes([losses[: steps[place], place] for place in back], seen[back])
 
 
 def run_batched(
@@ -224,6 +216,30 @@ def _loss_of(network: nn.Module, kind: TaskLoss, penalty: Penalty | None):  # ty
         return value + penalty({name: tensors[name] for name in begun}, begun)
 
     return loss
+
+
+def _outcomes(
+    losses: Sequence[Tensor], seen: NDArray[np.int64]
+) -> tuple[list[FitReport], list[str]]:
+    """Return what was done by the sum of losses of each step, and why a model must not be used."""
+    reports = [
+        FitReport(len(mine), len(mine), float(mine.sum()) / max(int(examples), 1))
+        for mine, examples in zip(losses, seen, strict=True)
+    ]
+    return reports, [_divergence(mine, len(mine)) for mine in losses]
+
+
+def _stepper(
+    trains: Stack,
+    before: Sequence[OptimizerState],
+    settings: FitSettings,
+    steps: int,
+    kept: Collection[str],
+) -> StackedOptimizer:
+    """Return the optimizer of so many steps; without momentum where there is a single one."""
+    once = steps <= 1 and not any(before) and not trains.keys() & {*kept}
+    settings = _without_momentum(settings) if once else settings
+    return STACKED[settings.config.optimizer.name](trains, before, settings)
 
 
 def _without_momentum(settings: FitSettings) -> FitSettings:
