@@ -28,8 +28,12 @@ for name in names:
     importlib.import_module(name)
 print(json.dumps({name: importlib.metadata.version(name) for name in names}))
 """
-_BUILDERS = ("workspace.WorkspaceBuilder", "static_file.StaticFileBuilder")
-_BUILDERS += ("cert.CertBuilder", "signature.SignatureBuilder")
+_BUILDERS = (
+    "workspace.WorkspaceBuilder",
+    "static_file.StaticFileBuilder",
+    "cert.CertBuilder",
+    "signature.SignatureBuilder",
+)
 # A line of the server's log, in local time: the average of a round is on the disk.
 _SAVED = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) - FedAvg - INFO - .*End persist model on server\.$",
@@ -51,7 +55,9 @@ def versions(python: Path | None) -> dict[str, str]:
         There is no such Python, or one of them cannot be imported there.
     """
     if python is None:
-        raise NVFlareMissing(f"--peers nvflare needs --nvflare-python, and it is not given. {_MAKE}")
+        raise NVFlareMissing(
+            f"--peers nvflare needs --nvflare-python, and it is not given. {_MAKE}"
+        )
     command = [str(python), "-E", "-c", _VERSIONS]
     try:
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -59,9 +65,7 @@ def versions(python: Path | None) -> dict[str, str]:
         raise NVFlareMissing(f"--nvflare-python {python}: {error}. {_MAKE}") from None
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
-        raise NVFlareMissing(
-            f"--nvflare-python {python} cannot import NVFlare ({reason}). {_MAKE}"
-        )
+        raise NVFlareMissing(f"--nvflare-python {python} cannot import NVFlare ({reason}). {_MAKE}")
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -169,8 +173,10 @@ class NVFlare:
 def project(sites: int, port: int, admin: int) -> dict[str, object]:
     """Return what `nvflare provision` reads: a server of this machine, sites, and an operator."""
     participants: list[dict[str, object]] = [
+        {"name": f"site-{index}", "type": "client"} for index in range(sites)
+    ]
+    participants += [
         {"name": SERVER, "type": "server", "fed_learn_port": port, "admin_port": admin},
-        *({"name": f"site-{index}", "type": "client"} for index in range(sites)),
         {"name": OPERATOR, "type": "admin", "role": "project_admin"},
     ]
     return {
@@ -191,7 +197,9 @@ def round_ends(log: str, sites: int, rounds: int) -> list[float]:
         datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").timestamp() for text in _SAVED.findall(log)
     ]
     if len(ends) != rounds:
-        raise SystemExit(f"NVFlare: the log has the ends of {len(ends)} rounds, not {rounds}:\n{log}")
+        raise SystemExit(
+            f"NVFlare: the log has the ends of {len(ends)} rounds, not {rounds}:\n{log}"
+        )
     answers = _ANSWER.findall(log)
     if answers != [(str(each), str(sites)) for _ in range(rounds) for each in range(1, sites + 1)]:
         raise SystemExit(f"NVFlare: {len(answers)} answers of {rounds * sites} came:\n{log}")

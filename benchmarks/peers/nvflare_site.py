@@ -19,15 +19,16 @@ from stock.task import load_data, network, test, train
 def main() -> None:
     """Evaluate each model that is received, train it, and send it back; note the seconds of both."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of <site>.npz")
+    parser.add_argument("--data", type=Path, required=True, help="folder of <index>.npz")
     parser.add_argument("--seconds", type=Path, required=True, help="folder for <site>.jsonl")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--lr", type=float, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     flare.init()
-    site = flare.get_site_name()
-    loader, test_loader = load_data(str(options.data / f"{site}.npz"), options.batch_size)
+    site = flare.get_site_name()  # site-<index>
+    path = options.data / f"{site.rpartition('-')[2]}.npz"
+    loader, test_loader = load_data(str(path), options.batch_size)
     model = network("resnet18")
     while flare.is_running():
         received = flare.receive()
