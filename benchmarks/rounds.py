@@ -2,7 +2,8 @@
 
 Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, and ours with
 the site's warm process. The last also with layers that travel in 8 bits a value, and with training in
-bfloat16 besides. The cases run one after the other, several times, on one machine over real sockets.
+bfloat16 besides. NVFlare's FedAvg on request (`--peers nvflare`). The cases run one after the other,
+several times, on one machine over real sockets.
 
 Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation. A round lasts
 from the end of the round before to its own end; ours ends with its checkpoint on the disk.
@@ -12,59 +13,38 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.flower.deployment import ANY_PLAN, SuperLink, start_supernode, start_warm_site
-from benchmarks.flower.processes import Process, Processes
-from benchmarks.flower.round_ends import our_rounds, watch_run
 from benchmarks.flower.site_data import write_site_data
-from benchmarks.flower.stock import start_stock_run, stock_summary
+from benchmarks.measure.deployed_rounds import (
+    BRIEF,
+    BY_NAME,
+    CASES,
+    DATA,
+    NVFLARE,
+    PEERS,
+    SITES,
+    SIZE,
+    STOCK,
+    TEST,
+    TRAIN,
+    TRAIN_QUICK,
+    WARM,
+    Deployment,
+    Timing,
+)
 from benchmarks.measure.limits import Limits, limits, operations
 from benchmarks.measure.turns import in_turn, median_of
+from benchmarks.peers.nvflare_deployment import NVFlareMissing, versions
 from benchmarks.report.command_line import add_repeat, at_least, check_compiled, make_parser
 from benchmarks.report.tables import Table, times, write
 from models.networks import build
 from server_app.compose import compose
 
-SITES = 3
-STOCK, COLD, WARM = "stock Flower FedAvg", "ours, a process per message", "ours, warm process"
-CODED = "ours, warm process, layers in 8 bits"
-BRIEF = "the same, trained in bfloat16"
-CASES = (STOCK, COLD, WARM, CODED, BRIEF)
-SIZE, TRAIN, TEST, BATCH, RATE = 64, 256, 64, 32, 0.01
-TRAIN_QUICK = BATCH
-DATA = (
-    f"data.size={SIZE}",
-    f"data.train={TRAIN}",
-    "data.validation=1",
-    f"data.test={TEST}",
-    "data.tasks=[gender]",
-)
-OURS = (
-    *DATA,
-    "model=resnet18",
-    "model.head=[]",
-    "weights=none",
-    "method=fedavg",
-    "groups=all_common",
-    "train.epochs=1",
-    f"train.batch_size={BATCH}",
-    f"train.optimizer.lr={RATE}",
-    # As the quickstart trains.
-    "train.optimizer.weight_decay=0",
-    "train.clip=null",
-    "train.schedule=constant",
-    f"train.evaluation_batch_size={BATCH}",
-    "baselines.alone=false",
-)
-IN_BYTES = ("strategy.coding.common=int8", "strategy.coding_down.common=int8")
 NOTE = (
     "What the server writes is in it: a checkpoint and results.json for ours, nothing for stock. "
     "Working is the slowest site's time, as it reports it, from loading the received layers to the "
@@ -74,113 +54,22 @@ NOTE = (
     "what stays at the site. Both train and evaluate alike, but ours sends a site one message a round "
     "(it evaluates the received model, then trains it) and stock Flower two (it trains, then evaluates "
     "the average). Ours sends each site one more message after the last round, to measure the final "
-    "model, which is in no round here. Every process has one thread of its own."
+    "model, which is in no round here. Every process has one thread of its own. The server's memory is "
+    "the most that its processes (SuperLink, SuperExec and ServerApp) had at one time from the command "
+    "on; what they share is counted once (PSS), and of what sites share with them a part."
 )
-MORE = {CODED: IN_BYTES, BRIEF: (*IN_BYTES, "train.precision=bfloat16")}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one round since the end of the one before, and those of the slowest site's work."""
-
-    seconds: float
-    worked: float
-
-    @property
-    def waited(self) -> float:
-        """Seconds in which nobody trained or evaluated."""
-        return self.seconds - self.worked
-
-
-@dataclass
-class Deployment:
-    """A SuperLink and sites over real sockets, started for one case and ended after it."""
-
-    case: str
-    folder: Path
-    rounds: int
-    data: Path
-    sites: int = SITES
-    train: int = TRAIN
-
-    def run(self) -> list[Timing]:
-        """Run ``rounds`` rounds; return what each but the first took.
-
-        Where there is only one, it is what that took from the command on.
-        """
-        with Processes(self.folder) as processes:
-            superlink = self.start(processes)
-            begun = time.time()
-            run = self.submit(processes, superlink)
-            wait = self._stock if self.case == STOCK else self._ours
-            ended, worked = wait(processes, run)
-        if self.rounds == 1:
-            ended, worked = [begun, *ended], [0.0, *worked]
-        return timings(ended, worked)
-
-    def start(self, processes: Processes) -> SuperLink:
-        """Start the SuperLink and the sites; return the SuperLink."""
-        superlink = SuperLink(processes, stock=self.case == STOCK)
-        superlink.start()
-        for index in range(self.sites):
-            self._start_site(processes, superlink, index)
-        return superlink
-
-    def submit(self, processes: Processes, superlink: SuperLink) -> Process:
-        """Start the `flwr run` of the case."""
-        if self.case == STOCK:
-            stock = {"num_server_rounds": self.rounds, "sites": self.sites}
-            return start_stock_run(processes, superlink, self._output, **stock)
-        counts = (
-            f"strategy.rounds={self.rounds}",
-            f"strategy.min_sites={self.sites}",
-            f"data.train={self.train}",
-        )
-        overrides = " ".join([*OURS, *MORE.get(self.case, ()), *counts])
-        config = {"output-dir": str(self._output), "overrides": overrides}
-        return processes.flwr_run("run", superlink.name, config)
-
-    @property
-    def _output(self) -> Path:
-        return self.folder / "output"
-
-    def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
-        name = f"site-{index}"
-        place = {"partition-id": index, "num-partitions": self.sites}
-        if self.case in (WARM, *MORE):
-            start_warm_site(processes, name, superlink.fleet, task="gender", plan=ANY_PLAN, **place)
-            return
-        config: dict[str, Any] = {"data": self.data / f"{index}.npz"}
-        if self.case == COLD:
-            folder = self.folder / name
-            config = {"site": name, **place, "threads": 1}
-            config |= {"state-dir": folder / "state", "cache-dir": folder / "cache"}
-        start_supernode(processes, name, superlink.fleet, node_config=config)
-
-    def _stock(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
-        """Return when each round of stock Flower ended, and the work in it."""
-        processes.finish(run, seconds=self._patience)
-        rounds, _ = stock_summary(self._output, self.sites, processes.logs)
-        return [each["ended"] for each in rounds], [each["worked"] for each in rounds]
-
-    def _ours(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
-        """Return when each round of ours ended, and the work in it."""
-        ends = watch_run(processes, run, self._output, self._patience)
-        results, moments = our_rounds(ends, self.case, self.sites, processes.logs)
-        worked = [
-            max(site["seconds"] for site in each["sites"].values()) for each in results["rounds"]
-        ]
-        return moments, worked
-
-    @property
-    def _patience(self) -> float:
-        return 300.0 + 200.0 * self.rounds
-
-
-def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
-    """Return what each round but the first took, of when each ended and the work in each."""
-    lasted = (after - before for before, after in pairwise(ended))
-    return [Timing(seconds, work) for seconds, work in zip(lasted, worked[1:], strict=True)]
+NVFLARE_NOTE = (
+    "NVFlare: its server and a process a site, provisioned, with TLS and a certificate for each side; "
+    "the controller FedAvg, the Client API within the site's job process, layers in float32 as NumPy "
+    "arrays, which is its default. A site evaluates the received model, then trains it, with the loops "
+    "of stock Flower's app. A round ends when the average is saved, as the server's log says. Its job "
+    "processes start with the job and stay. Working is as above; the server's memory is that of its two "
+    "processes, the server and the job."
+)
+SECURITY = {
+    False: "Flower's cases, stock and ours, have no TLS.",
+    True: "Flower's cases, stock and ours, have TLS and a registered key for each site.",
+}
 
 
 def least_operations(sites: int, train: int = TRAIN) -> float:
@@ -213,9 +102,10 @@ def table(
             "working",
             "waiting",
             "less waiting than stock",
+            "server, MB",
         ),
     )
-    stock = median_of(found[STOCK], lambda timing: timing.waited)
+    stock = median_of(found.get(STOCK, ()), lambda timing: timing.waited)
     for case, timings in found.items():
         seconds = median_of(timings, lambda timing: timing.seconds)
         worked = median_of(timings, lambda timing: timing.worked)
@@ -227,7 +117,8 @@ def table(
             f"{seconds / least:.1f}",
             f"{worked:.1f}",
             f"{waited:.1f}",
-            "-" if case == STOCK else f"{stock / waited:.1f} times",
+            "-" if case == STOCK or STOCK not in found else f"{stock / waited:.1f} times",
+            f"{max(timing.memory for timing in timings) / 1e6:.0f}",
         )
     return made
 
@@ -242,13 +133,18 @@ class Extent:
     repeat: int = 2
     train: int = TRAIN
     quick: bool = False
+    tls: bool = False
+    python: Path | None = None  # of NVFlare's environment
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Extent:
         """Return what the command line asks for."""
+        peers = tuple(PEERS[name] for name in options.peers)
+        more = {"tls": options.tls, "python": options.nvflare_python}
         if options.quick:
-            return cls((STOCK, WARM), 1, 1, 1, TRAIN_QUICK, True)
-        return cls(rounds=options.rounds, repeat=options.repeat)
+            return cls((STOCK, WARM, *peers), 1, 1, 1, TRAIN_QUICK, True, **more)
+        cases = tuple(BY_NAME[name] for name in dict.fromkeys(options.cases))
+        return cls((*cases, *peers), rounds=options.rounds, repeat=options.repeat, **more)
 
 
 def measure(extent: Extent, folder: Path) -> dict[str, list[Timing]]:
@@ -257,8 +153,9 @@ def measure(extent: Extent, folder: Path) -> dict[str, list[Timing]]:
     write_site_data(config, extent.sites, None, folder / "data")
 
     def once(case: str, number: int) -> list[Timing]:
-        place, data = folder / f"{number}-{CASES.index(case)}", folder / "data"
-        found = Deployment(case, place, extent.rounds, data, extent.sites, extent.train).run()
+        place, data = folder / f"{number}-{extent.cases.index(case)}", folder / "data"
+        size = (extent.rounds, data, extent.sites, extent.train)
+        found = Deployment(case, place, *size, extent.tls, extent.python).run()
         shown = [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in found]
         print(case, shown, flush=True)
         return found
@@ -278,8 +175,10 @@ def notes(extent: Extent, least: float, machine: Sequence[Limits]) -> list[str]:
         counted = (
             "The only round of each case, from the command on and side by side: no figures to keep."
         )
+    nvflare = [NVFLARE_NOTE] if NVFLARE in extent.cases else []
+    said = " ".join([counted, NOTE, *nvflare, SECURITY[extent.tls]])
     return [
-        f"{counted} {NOTE} At best: the {least / 1e9:.0f} GFLOP of all sites' training and test "
+        f"{said} At best: the {least / 1e9:.0f} GFLOP of all sites' training and test "
         "data, with each convolution as it is defined, at the rate of a large matrix product on all "
         "cores; fast convolutions need fewer. " + " ".join(each.describe() for each in machine)
     ]
@@ -287,14 +186,40 @@ def notes(extent: Extent, least: float, machine: Sequence[Limits]) -> list[str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    quick_help = "one site, one batch, one round, two cases side by side"
+    quick_help = "one site, one batch, one round, two cases (and --peers) side by side"
     parser = make_parser("rounds", __doc__, quick=quick_help)
     rounds_help = "of each run; the first is not timed"
     parser.add_argument("--rounds", type=at_least(2), default=Extent.rounds, help=rounds_help)
     add_repeat(parser, Extent.repeat, "runs of each case, in turn")
+    parser.add_argument(
+        "--cases", nargs="*", choices=BY_NAME, default=list(BY_NAME), help="of Flower (all)"
+    )
+    peers_help = "other libraries to play"
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help=peers_help)
+    python_help = "the Python of an environment with benchmarks/requirements-nvflare.txt"
+    parser.add_argument("--nvflare-python", type=Path, metavar="PATH", help=python_help)
+    tls_help = "TLS and registered keys for Flower's cases, too; NVFlare's case has TLS always"
+    parser.add_argument("--tls", action="store_true", help=tls_help)
     options = parser.parse(arguments)
     check_compiled(parser, options)
+    options.peers = list(dict.fromkeys(options.peers))
+    if not (options.cases or options.peers or options.quick):
+        parser.error("--cases and --peers leave nothing to play: name one, such as --cases warm")
+    options.versions = _find(parser, options)
     return options
+
+
+def _find(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, str]:
+    """Return the versions of what is in NVFlare's environment, where it is played."""
+    if not options.peers:
+        return {}
+    if options.nvflare_python is not None:
+        # Not resolved: the Python of an environment is a link to one outside.
+        options.nvflare_python = options.nvflare_python.expanduser().absolute()
+    try:
+        return versions(options.nvflare_python)
+    except NVFlareMissing as error:
+        parser.error(str(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -315,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         notes=notes(extent, least, machine),
         more={
             "timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()},
+            "server_bytes": {c: max(t.memory for t in ts) for c, ts in found.items()},
+            "nvflare": options.versions,
             "operations": least,
             "limits": {each.dtype: asdict(each) for each in machine},
         },

@@ -20,10 +20,10 @@ from pathlib import Path
 from benchmarks.flower.processes import REPOSITORY, Processes
 from benchmarks.flower.site_data import write_site_data
 from benchmarks.flower.stock import STOCK_APP
+from benchmarks.measure.deployed_rounds import COLD, DATA, SITES, STOCK, WARM, Deployment
 from benchmarks.measure.turns import in_turn, median_of, medians
 from benchmarks.report.command_line import add_repeat, check_compiled, make_parser
 from benchmarks.report.tables import Table, times, write
-from benchmarks.rounds import COLD, DATA, SITES, STOCK, WARM, Deployment
 from server_app.compose import compose
 
 NOTHING, SERVER, CLIENT = "an empty interpreter", "Flower's ServerApp API", "Flower's ClientApp API"

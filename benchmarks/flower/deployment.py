@@ -25,10 +25,10 @@ class SuperLink:
     name : str
         Of the connection.
     consortium : Path or None
-        Folder of `fedstrata consortium`: TLS, registered keys, the roster, and ServerApps in a
-        process of their own; None for none of it.
+        Folder of `fedstrata consortium`: TLS and registered keys, for ours also the roster, and
+        ServerApps in a process of their own; None for none of it.
     stock : bool
-        Without a consortium: it is Flower's own program, not `fedstrata superlink`.
+        It is Flower's own program, not `fedstrata superlink`.
     simulation : bool
         It simulates the sites itself, and no SuperNode connects to it.
     """
@@ -59,10 +59,15 @@ class SuperLink:
             watch=[started],
         )
         self.process = started
-        if self.consortium is not None and self.superexec is None:
+        if self.consortium is not None and not self.stock and self.superexec is None:
             environment = {"FEDSTRATA_ROSTER": str(self.consortium / "roster" / "roster.yaml")}
             command = superexec_command(self.consortium, self.appio)
             self.superexec = self.processes.start("superexec", command, environment)
+
+    @property
+    def leaders(self) -> list[int]:
+        """Process ids of the SuperLink and of the SuperExec; ServerApps are children of one of them."""
+        return [each.popen.pid for each in (self.process, self.superexec) if each is not None]
 
     def kill(self) -> None:
         """End it at once, and where it runs the ServerApp too, also that."""
@@ -80,6 +85,11 @@ class SuperLink:
         ports = {"control": self.control, "serverappio": self.appio}
         if self.simulation:
             command = ["flower-superlink", "--insecure", "--simulation"]
+        elif self.stock:
+            # In a file: a SuperLink that is started again without it refuses the SuperNodes that it
+            # knew, and they exit.
+            database = str(self.processes.folder / "superlink.db")
+            command = ["flower-superlink", *self._stock_security(), "--database", database]
         elif self.consortium is not None:
             keys = ["--keys", str(self.consortium / "superlink")]
             command = [
@@ -89,11 +99,6 @@ class SuperLink:
                 "--state",
                 str(self.processes.folder / "link"),
             ]
-        elif self.stock:
-            # In a file: a SuperLink that is started again without it refuses the SuperNodes that it
-            # knew, and they exit.
-            database = str(self.processes.folder / "superlink.db")
-            command = ["flower-superlink", "--insecure", "--database", database]
         else:
             state = ["--state", str(self.processes.folder / "link")]
             command = ["fedstrata", "superlink", "--insecure", *state, "--isolation", "subprocess"]
@@ -102,6 +107,17 @@ class SuperLink:
         for api, port in ports.items():
             command += [f"--{api}-api-address", f"127.0.0.1:{port}"]
         return command
+
+    def _stock_security(self) -> list[str]:
+        """Return Flower's own options for what `fedstrata superlink` makes of ``--keys``."""
+        if self.consortium is None:
+            return [*PLAINTEXT]
+        files = {"ca-certfile": "ca.crt", "certfile": "server.crt", "keyfile": "server.key"}
+        keys = self.consortium / "superlink"
+        words = [
+            word for name, file in files.items() for word in (f"--ssl-{name}", str(keys / file))
+        ]
+        return [*words, "--enable-supernode-auth"]
 
 
 def superexec_command(consortium: Path, port: int) -> list[str]:
@@ -166,11 +182,19 @@ def start_site(processes: Processes, name: str, port: int, **settings: Any) -> P
 
 
 def start_warm_site(
-    processes: Processes, name: str, superlink: int, *, task: str, **settings: Any
+    processes: Processes,
+    name: str,
+    superlink: int,
+    *,
+    task: str,
+    security: Sequence[str] = PLAINTEXT,
+    **settings: Any,
 ) -> None:
     """Start a SuperNode on the Fleet port ``superlink``, and beside it the site's own process."""
     port = free_port()
     options = ("--isolation", "process")
-    node = start_supernode(processes, f"{name}-node", superlink, *options, port=port)
+    node = start_supernode(
+        processes, f"{name}-node", superlink, *options, port=port, security=security
+    )
     processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
     start_site(processes, name, port, task=task, **settings)

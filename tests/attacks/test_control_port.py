@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.flower.consortia import new_consortium
 from benchmarks.flower.deployment import superexec_command
 from benchmarks.flower.processes import Processes, free_port
 from consortium.members import Hospital
 from server_app.superlink_owner import LISTENING
-from tests.helpers.consortia import new_consortium
 from tests.helpers.other_users import as_user, needs_root, own
 
 pytestmark = [

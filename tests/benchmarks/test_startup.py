@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import startup
 from benchmarks.flower.processes import REPOSITORY, clean_environment
-from benchmarks.rounds import COLD, STOCK, WARM
+from benchmarks.measure.deployed_rounds import COLD, STOCK, WARM
 from benchmarks.startup import (
     ALWAYS,
     COMMAND,

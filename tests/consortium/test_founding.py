@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.flower.consortia import new_consortium
 from consortium import founding, key_files
 from consortium.founding import accept, certify, found, renew
 from fedstrata.support.ed25519 import private_key, public_keys
 from fedstrata.support.errors import UserError
-from tests.helpers.consortia import new_consortium
 
 HOSTS = ["localhost", "127.0.0.1"]
 ANOTHER_USER = 54321

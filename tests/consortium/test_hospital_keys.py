@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.flower.consortia import admit, new_consortium
 from consortium.hospital_keys import add_hospital, hospitals_in, read_public_key
 from consortium.members import Hospital
 from fedstrata.support.errors import UserError
 from site_guard.keys import make_keys
-from tests.helpers.consortia import admit, new_consortium
 
 NORTH, SOUTH = Hospital("north", "grade"), Hospital("south", "stage")
 

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
+from benchmarks.flower.consortia import admit, new_consortium
 from consortium.members import Hospital
 from consortium.registration import ROSTER, register
 from fedstrata.support.errors import UserError
 from server_app.sites.roster_file import read_roster
-from tests.helpers.consortia import admit, new_consortium
 
 HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.flower.consortia import new_consortium
 from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
 from benchmarks.flower.processes import Process, Processes, free_port, listening
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
 from fedstrata.support.audit_check import read_and_verify
-from tests.helpers.consortia import new_consortium
 from tests.system import federation
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]

@@ -65,6 +65,19 @@ def test_a_consortium_has_tls_and_apps_in_a_process_of_their_own(
     assert f'"{certificate}"' in (processes.flower_home / "config.toml").read_text()
 
 
+def test_a_stock_superlink_has_the_consortiums_certificate_and_keys_but_no_roster(
+    processes: Noted, tmp_path: Path
+) -> None:
+    SuperLink(processes, consortium=tmp_path / "us", stock=True).start()
+    command = processes.command
+    assert command[0] == "flower-superlink"
+    assert "--insecure" not in command
+    assert command[command.index("--ssl-keyfile") + 1] == str(tmp_path / "us/superlink/server.key")
+    assert "--enable-supernode-auth" in command
+    assert processes.given is None
+    assert "root-certificates" in (processes.flower_home / "config.toml").read_text()
+
+
 def test_a_connection_that_is_there_is_not_written_again(processes: Noted) -> None:
     superlink = SuperLink(processes)
     superlink.start()

@@ -21,6 +21,13 @@ def new_consortium(
     return folder
 
 
+def security_of(folder: Path, hospital: str) -> list[str]:
+    """Return the options by which a hospital's SuperNode knows the server, and is known there."""
+    key = folder.with_name("at-hospitals") / hospital / "supernode.key"
+    certificate = folder / "public" / "ca.crt"
+    return ["--root-certificates", str(certificate), "--auth-supernode-private-key", str(key)]
+
+
 def admit(folder: Path, hospital: Hospital, *, replaces: bool = False) -> Path:
     """Have a hospital make its keys, and the consortium take in the public ones; return the keys."""
     places = folder.with_name("at-hospitals")
