@@ -105,16 +105,21 @@ def again(first: int, last: int) -> str:
 def saved_where_it_ends(
     checkpoints: Checkpoints, saved: Callable[[dict[str, Any]], None], log: Log
 ) -> Iterator[None]:
-    """Where the block ends by an error, or by a person, write what is not on disk first.
+    """Write what is not on disk when the block ends, also where an error or a person ends it.
 
     ``saved`` takes the record of the round whose checkpoint was written.
     """
+
+    def write() -> None:
+        if (record := checkpoints.write()) is not None:
+            saved(record)
+
     try:
         yield
     except BaseException:
         try:
-            if (record := checkpoints.write()) is not None:
-                saved(record)
+            write()
         except UserError as error:  # what ended the run is the reason that people need
             log(f"the last rounds are not saved: {error.public}")
         raise
+    write()

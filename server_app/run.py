@@ -203,8 +203,6 @@ class Run:
             self._play_rounds()
         if reason := self._stop_reason():
             played, total = len(self.history), self.config.strategy.rounds
-            if (record := self.checkpoints.write()) is not None:
-                self._note_saved(record)
             self.log(f"stopped after round {played} of {total}: {reason}")
             self.ends["stopped"] = {"round": played, "reason": reason}
         if owed := report.owed_line(self.history):

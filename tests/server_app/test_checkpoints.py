@@ -93,9 +93,16 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("killed")
-@pytest.mark.parametrize("way", WAYS)
-def test_killed_at_any_round_and_resumed_a_run_ends_with_the_same_bits(
-    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("way", "rounds"),
+    [
+        ("personal", (5, 6)),
+        pytest.param("personal", (2, 3, 4, 7), marks=pytest.mark.long),
+        pytest.param("coded", (2, 3, 4, 5, 6, 7), marks=pytest.mark.long),
+    ],
+)
+def test_killed_in_any_round_and_resumed_a_run_ends_with_the_same_bits(
+    way: str, rounds: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     each = play(tmp_path / "each", *WAYS[way])
     expected = tensors(tmp_path / "each", each)
@@ -103,7 +110,7 @@ def test_killed_at_any_round_and_resumed_a_run_ends_with_the_same_bits(
     whole = play(tmp_path / "whole", *every)
     assert same(expected, tensors(tmp_path / "whole", whole))
     assert any(name.startswith("site-") for name in expected)
-    for number in range(2, ROUNDS + 1):
+    for number in rounds:
         folder = tmp_path / f"cut-{number}"
         with pytest.raises(Crash):
             play(folder, *every, tamper=dies_in(number))
@@ -118,8 +125,9 @@ def test_killed_at_any_round_and_resumed_a_run_ends_with_the_same_bits(
         assert not list(folder.glob("**/set-aside"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("killed")
-def test_killed_twice_in_a_row_before_a_checkpoint_the_bits_are_the_same(tmp_path: Path) -> None:
+def test_killed_again_and_again_before_a_checkpoint_the_bits_are_the_same(tmp_path: Path) -> None:
     whole = play(tmp_path / "whole", *PERSONAL)
     every = [*PERSONAL, "strategy.checkpoint_every=3"]
     with pytest.raises(Crash):
@@ -258,3 +266,12 @@ def test_a_run_goes_back_to_a_checkpoint_before_an_unusable_state(
     assert suspects == [first]
     assert all("site-01" not in r["participants"] for r in results["rounds"][first - 1 :])
     assert not list(tmp_path.glob("**/set-aside/0*"))
+
+
+def test_where_patience_ends_the_rounds_the_last_state_is_saved(tmp_path: Path) -> None:
+    chosen = ["choose.patience=1", "choose.metric=loss", "train.optimizer.lr=1e-12"]
+    results = play(tmp_path, *chosen, "strategy.checkpoint_every=2", "strategy.evaluate_every=2")
+    assert results["stopped"]["round"] == 5  # round 5 measured that the state after 4 is no better
+    assert results["best"]["round"] == 2
+    checkpoints = tmp_path / results["run"] / "checkpoints"
+    assert [path.name[-1] for path in sorted(checkpoints.iterdir())] == ["2", "4", "5"]

@@ -147,3 +147,17 @@ def test_a_run_that_waits_for_sites_says_which(
     now = written(folder)
     assert now.state == "failed"
     assert "0 of" in now.reason or "no site" in now.reason
+
+
+def test_what_an_earlier_start_completed_is_known_to_the_next(tmp_path: Path) -> None:
+    first = RunProgress(tmp_path, Clock())
+    assert first.played_before == 0
+    done = record(1.0)
+    first.begin(5, [done.to_dict()] * 4, [])
+    assert written(tmp_path).complete == 4
+    again = RunProgress(tmp_path, Clock())
+    assert again.played_before == 4
+    again.begin(5, [done.to_dict()] * 3, [])
+    assert written(tmp_path).complete == 3
+    (tmp_path / "progress.json").write_text("no JSON")
+    assert RunProgress(tmp_path, Clock()).played_before == 0

@@ -63,6 +63,14 @@ def test_a_checkpoint_that_results_lack_counts_as_a_round(tmp_path: Path) -> Non
         read_run(path)
 
 
+def test_rounds_without_a_checkpoint_count_only_while_the_run_goes_on(tmp_path: Path) -> None:
+    progress = Progress(state="running", round=4, rounds=9, complete=3)
+    path = make_run(tmp_path / "one", progress)
+    with written_to(path):
+        assert read_run(path).round == 3
+    assert (read_run(path).state, read_run(path).round) == ("interrupted", 1)
+
+
 def test_a_run_goes_on_while_its_serverapp_lives(tmp_path: Path) -> None:
     path = make_run(tmp_path / "one", Progress(state="evaluating", round=4, rounds=4))
     with written_to(path):
