@@ -347,9 +347,9 @@ def test_sites_that_train_as_one_end_where_each_ends_alone(
     teams: list[int] = []
     plain = batched._train_team
 
-    def play(team: Any, best: int) -> Any:
+    def play(team: Any, *others: Any) -> Any:
         teams.append(len(team.sites))
-        return plain(team, best)
+        return plain(team, *others)
 
     monkeypatch.setattr(batched, "_train_team", play)
     runs = {}
