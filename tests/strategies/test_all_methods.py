@@ -7,6 +7,7 @@ the sites in each round, and fine-tuning at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from models import weights
 from models.model_file import network_of, read_model
 from models.networks import build
 from models.training.metrics import logits_of
+from server_app import run as run_module
 from strategies.methods import METHODS
 from tests.helpers.runs import SMALL, Crash, same, states
 from tests.helpers.source import ROOT
@@ -105,7 +107,8 @@ class Played:
         """Return all tensors of server and sites by name."""
         found = dict(states(self.folder, self.results["run"]))
         for site in self.results["sites"]:
-            kept = DiskStore(self.folder, self.results["federation"], site).before(ROUNDS + 1)
+            store = DiskStore(self.folder, self.results["federation"], site)
+            kept = store.before(len(self.results["rounds"]) + 1)
             if kept is not None:
                 found |= {f"{site}/{name}": tensor for name, tensor in kept.flat().items()}
         return found
@@ -204,6 +207,30 @@ def test_what_is_trained_does_not_depend_on_how_often_it_is_evaluated(
     assert [first, third] == each.measures()[0][::2]
     assert second == {**each.measures()[0][1], "tasks": {}, "sites": unmeasured(each)}
     assert seldom.measures()[1:] == each.measures()[1:]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", EVERY)
+def test_killed_between_two_checkpoints_and_resumed_a_run_ends_with_the_same_bits(
+    play: Play, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies_in_round_4(message: Message, reply: Message) -> Message:
+        if (message.metadata.message_type, message.metadata.group_id) == (kinds.TRAIN, "4"):
+            raise Crash
+        return reply
+
+    monkeypatch.setattr(
+        run_module, "saved_where_it_ends", lambda *_: nullcontext()
+    )  # as by SIGKILL
+    chosen = [*EVERY[method], "strategy.rounds=5"]
+    every = [*chosen, "strategy.checkpoint_every=2", "strategy.evaluate_every=3"]
+    whole = play(*chosen)
+    nodes = 4 if method in OF_EACH else 2
+    with pytest.raises(Crash):
+        play(*every, folder=tmp_path, nodes=nodes, tamper=dies_in_round_4)
+    resumed = play(*every, folder=tmp_path, resume="latest")
+    assert same(whole.tensors(), resumed.tensors())
+    assert not list(tmp_path.glob("**/set-aside/0*"))
 
 
 def unmeasured(made: Played) -> Any:
