@@ -58,6 +58,9 @@ OURS = (
     "train.clip=null",
     "train.schedule=constant",
     "baselines.alone=false",
+    # As the others: one task, and no file of each site's model.
+    "data.task=activity",
+    "keep_models=none",
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.flower.processes import REPOSITORY, clean_environment
-from benchmarks.simulate import COHORT, STOCK
+from benchmarks.measure.simulated_sites import LOCAL, PLAIN, STOCK
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -42,8 +42,9 @@ def quick(name: str, folder: Path, *options: str) -> dict[str, Any]:
 def test_simulated_sites_end_at_the_average_of_stock_flowers(tmp_path: Path) -> None:
     (table,) = quick("simulate", tmp_path)["tables"]
     rows = table["rows"]
-    assert set(rows) == {f"10, {COHORT}", f"10, {STOCK}"}
-    assert float(rows[f"10, {COHORT}"]["average apart"]) < 1e-5
+    assert set(rows) == {f"10, {case}" for case in (LOCAL, STOCK, PLAIN)}
+    for case in (LOCAL, PLAIN):
+        assert float(rows[f"10, {case}"]["average apart"]) < 1e-5
 
 
 def test_a_deployed_round_is_timed_beside_stock_flowers(tmp_path: Path) -> None:
