@@ -50,22 +50,6 @@ _MAY_CHANGE = (
 )
 
 
-# What runs of before did not write down, and did so.
-_NEW = {
-    "strategy.coding.": "exact",
-    "strategy.coding_down.": "exact",
-    "train.feature_dtype": "float32",
-    "train.compile": False,
-    "choose.metric": "auto",
-    "choose.over": "mean",
-    "strategy.evaluate_every": 1,
-    "strategy.checkpoint_every": 1,
-    "data.task": "subject",  # of har
-    "keep_models_mb": 1000.0,
-    "public_models": "auto",
-}
-
-
 @dataclass(frozen=True)
 class Saved:
     """A checkpoint as it is read back.
@@ -341,9 +325,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         key
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-        and key not in _MAY_CHANGE
-        and not (old.get(key) is None and _as_before(key, new.get(key)))
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
     ]
     if changed:
         shown = [f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5]]
@@ -351,10 +333,6 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
             "resume: the configuration is not the one that the run began with "
             f"({'; '.join(shown)}); give the same overrides, or start a new run"
         )
-
-
-def _as_before(key: str, value: object) -> bool:
-    return any(key.startswith(new) and value == before for new, before in _NEW.items())
 
 
 class PlainRecord(dict[str, Any]):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
-
-import msgspec
 
 from fedstrata.protocol.measures import MEASURES, kind_of
 from fedstrata.protocol.task_kinds import CLASSES
@@ -20,9 +18,22 @@ _METRICS = ("metrics", "before", "after")  # fields with metrics by split
 
 
 def plain(report: Any) -> dict[str, Any]:
-    """Return a report's fields by name, dataclasses in them as such too; not to be changed."""
-    # In C, not by `asdict`: a cohort has hundreds of reports.
-    return {each.name: msgspec.to_builtins(getattr(report, each.name)) for each in fields(report)}
+    """Return a report's fields by name, dataclasses in them as such too; not to be changed.
+
+    Not `asdict`, which copies each number: a cohort has hundreds of reports. Nor msgspec's way into
+    plain data: it leaves out what has its default value in what msgspec has read.
+    """
+    return {each.name: _plain_value(getattr(report, each.name)) for each in fields(report)}
+
+
+def _plain_value(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, dict):
+        return {key: _plain_value(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain_value(each) for each in value]
+    return value
 
 
 def rounded(record: Mapping[str, Any]) -> dict[str, Any]:

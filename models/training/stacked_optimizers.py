@@ -166,13 +166,13 @@ class StackedAdam(StackedOptimizer):
         self, stack: Stack, before: Sequence[OptimizerState], settings: FitSettings
     ) -> None:
         super().__init__(stack, before, settings)
+        # On the CPU, as torch's: to compare them on a GPU, it would wait for the GPU in every step.
         self.steps = {
             name: torch.tensor(
                 [float(state.get(name, {}).get("step", 0.0)) for state in before],
                 dtype=torch.float64,
-                device=tensor.device,
             )
-            for name, tensor in stack.items()
+            for name in stack
         }
 
     def _count(self, name: str, active: int) -> None:
@@ -206,7 +206,7 @@ class StackedAdam(StackedOptimizer):
             [mean],
             [square],
             [],
-            [self.steps[name][0].float()],  # which it counts up itself
+            [self.steps[name][0].float().to(gradient.device)],  # which it counts up itself
             fused=True,
             foreach=False,
             amsgrad=False,
@@ -266,4 +266,4 @@ def row_blocks(stacked: Tensor) -> Iterator[slice]:
 
 def over(factors: Tensor, like: Tensor) -> Tensor:
     """Return a factor for each model, ``(m,)``, in the dtype and for all dimensions of ``like``."""
-    return factors.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    return factors.to(like.device, like.dtype).view(-1, *[1] * (like.dim() - 1))

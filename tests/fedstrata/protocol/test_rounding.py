@@ -5,16 +5,31 @@ from __future__ import annotations
 import json
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.protocol.rounding import rounded
+from fedstrata.protocol.answers import SiteReport
+from fedstrata.protocol.rounding import plain, rounded
 
 
 def metrics(**values: float | None) -> dict[str, float | None]:
     given = {"examples": 3.0, "loss": 0.5, "accuracy": 1 / 3, "balanced_accuracy": 0.5}
     return {**given, "auroc": None, **values}
+
+
+def test_plain_data_have_every_field_also_of_what_msgspec_read() -> None:
+    given = {
+        **{"site": "a", "task": "t", "classes": ["x"], "input_shape": [3], "examples": {"test": 1}},
+        **{"baseline": {}, "fingerprints": {}, "schemas": {}, "holds_weights": False},
+        **{"device": "cpu", "versions": {}, "error": "", "data": {"source": "b"}},
+    }
+    found = plain(msgspec.convert(given, SiteReport))
+    assert (found["later"], found["model"], found["classes"]) == (False, "", ["x"])
+    assert found["kind"]["name"] == "classes"
+    empty = {"value_range": None, "counts": {}, "notes": [], "digest": ""}
+    assert found["data"] == {**empty, "source": "b"}
 
 
 def test_an_accuracy_of_so_many_examples_stays_to_the_bit() -> None:

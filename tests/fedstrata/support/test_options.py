@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from fedstrata.support import options
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
@@ -76,3 +77,14 @@ def test_mistakes_name_the_option(changes, message) -> None:
 def test_every_option_must_be_given(option) -> None:
     with pytest.raises(UserError, match=rf"^missing: data\.{option}"):
         read_options(Outer, {k: v for k, v in GOOD.items() if k != option}, "data")
+
+
+def test_equal_options_are_read_once_and_others_are_never_taken_for_them() -> None:
+    read = read_options(Outer, GOOD, "data")
+    assert read_options(Outer, dict(GOOD), "data") is read
+    assert read_options(Outer, {**GOOD, "on": 0}, "data").on is False
+    with pytest.raises(UserError, match=r"^data\.size"):
+        read_options(Outer, {**GOOD, "size": "3."}, "data")
+    for size in range(2 * options.MOST_KEPT):
+        assert read_options(Outer, {**GOOD, "size": size}, "data").size == size
+    assert len(options._READ) <= options.MOST_KEPT

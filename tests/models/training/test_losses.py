@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.nn import functional
 
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
@@ -57,6 +58,22 @@ def test_cross_entropy_is_torchs_to_the_bit() -> None:
     weight = torch.tensor([0.5, 1.0, 2.0])
     expected = functional.cross_entropy(logits, labels, weight=weight)
     assert torch.equal(CrossEntropy(weight)(logits, labels), expected)
+
+
+def test_many_sites_cross_entropy_has_torchs_bits_and_gradient() -> None:
+    logits = torch.randn(5, 9, 3, requires_grad=True)
+    labels = torch.arange(45).reshape(5, 9) % 3
+    nothing = torch.zeros(5, 1)
+    each = vmap(CrossEntropy().each)(logits, labels, nothing)
+    expected = [
+        functional.cross_entropy(*site, reduction="none")
+        for site in zip(logits, labels, strict=True)
+    ]
+    assert torch.equal(each, torch.stack(expected))
+    found, wanted = (
+        torch.autograd.grad(values.sum(), logits)[0] for values in (each, torch.stack(expected))
+    )
+    assert torch.equal(found, wanted)
 
 
 def test_labels_that_are_all_known_have_torchs_loss_to_the_bit() -> None:
