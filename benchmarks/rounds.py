@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ from benchmarks.measure.deployed_rounds import (
 )
 from benchmarks.measure.limits import Limits, limits, operations
 from benchmarks.measure.turns import in_turn, median_of
-from benchmarks.peers.nvflare_deployment import NVFlareMissing, versions
+from benchmarks.peers.environment import Found, add_peers, find_peers
 from benchmarks.report.command_line import add_repeat, at_least, check_compiled, make_parser
 from benchmarks.report.tables import Table, times, write
 from models.networks import build
@@ -134,13 +134,13 @@ class Extent:
     train: int = TRAIN
     quick: bool = False
     tls: bool = False
-    python: Path | None = None  # of NVFlare's environment
+    peers: Mapping[str, Found] = field(default_factory=dict)  # where they are installed
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Extent:
         """Return what the command line asks for."""
         peers = tuple(PEERS[name] for name in options.peers)
-        more = {"tls": options.tls, "python": options.nvflare_python}
+        more = {"tls": options.tls, "peers": options.found}
         if options.quick:
             return cls((STOCK, WARM, *peers), 1, 1, 1, TRAIN_QUICK, True, **more)
         cases = tuple(BY_NAME[name] for name in dict.fromkeys(options.cases))
@@ -152,10 +152,12 @@ def measure(extent: Extent, folder: Path) -> dict[str, list[Timing]]:
     config = compose("faces_paper", (*DATA, f"data.train={extent.train}"))
     write_site_data(config, extent.sites, None, folder / "data")
 
+    pythons = {PEERS[name]: each.python for name, each in extent.peers.items()}
+
     def once(case: str, number: int) -> list[Timing]:
         place, data = folder / f"{number}-{extent.cases.index(case)}", folder / "data"
         size = (extent.rounds, data, extent.sites, extent.train)
-        found = Deployment(case, place, *size, extent.tls, extent.python).run()
+        found = Deployment(case, place, *size, extent.tls, pythons.get(case)).run()
         shown = [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in found]
         print(case, shown, flush=True)
         return found
@@ -194,10 +196,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cases", nargs="*", choices=BY_NAME, default=list(BY_NAME), help="of Flower (all)"
     )
-    peers_help = "other libraries to play"
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help=peers_help)
-    python_help = "the Python of an environment with benchmarks/requirements-nvflare.txt"
-    parser.add_argument("--nvflare-python", type=Path, metavar="PATH", help=python_help)
+    add_peers(parser, tuple(PEERS))
     tls_help = "TLS and registered keys for Flower's cases, too; NVFlare's case has TLS always"
     parser.add_argument("--tls", action="store_true", help=tls_help)
     options = parser.parse(arguments)
@@ -205,21 +204,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.peers = list(dict.fromkeys(options.peers))
     if not (options.cases or options.peers or options.quick):
         parser.error("--cases and --peers leave nothing to play: name one, such as --cases warm")
-    options.versions = _find(parser, options)
+    options.found = find_peers(parser, options)
     return options
-
-
-def _find(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, str]:
-    """Return the versions of what is in NVFlare's environment, where it is played."""
-    if not options.peers:
-        return {}
-    if options.nvflare_python is not None:
-        # Not resolved: the Python of an environment is a link to one outside.
-        options.nvflare_python = options.nvflare_python.expanduser().absolute()
-    try:
-        return versions(options.nvflare_python)
-    except NVFlareMissing as error:
-        parser.error(str(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -241,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         more={
             "timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()},
             "server_bytes": {c: max(t.memory for t in ts) for c, ts in found.items()},
-            "nvflare": options.versions,
+            "peers": {name: dict(each.versions) for name, each in extent.peers.items()},
             "operations": least,
             "limits": {each.dtype: asdict(each) for each in machine},
         },

@@ -6,7 +6,6 @@ method is played. So they are replaced by empty ones in the process.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -70,9 +69,6 @@ class HtPeer(Peer):
     library: ClassVar[str] = "HtFLlib"
     names: ClassVar[Mapping[str, str]] = NAMES
     known_flags: ClassVar[Flags] = FLAGS
-    seconds: ClassVar[re.Pattern[str]] = re.compile(
-        r"^-{10,}(?: time cost -+)? ([0-9.eE+-]+)$", re.MULTILINE
-    )
     note: ClassVar[str] = NOTE
 
     def program(self) -> list[str]:

@@ -68,7 +68,8 @@ NOTE = (
 SHUFFLE = 1  # seed of the order in which the libraries get a site's examples
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 _ACCURACY = re.compile(r"^Averaged Test Accuracy: ([0-9.]+)", re.MULTILINE)
-_SECONDS = re.compile(r"^-+ time cost -+ ([0-9.eE+-]+)", re.MULTILINE)
+# Some of the libraries' servers leave out the words.
+_SECONDS = re.compile(r"^-{10,}(?: time cost -+)? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
 class PeerFailed(RuntimeError):
@@ -145,7 +146,6 @@ class Peer:
     library: ClassVar[str] = "PFLlib"
     names: ClassVar[Mapping[str, str]] = NAMES
     known_flags: ClassVar[Flags] = FLAGS
-    seconds: ClassVar[re.Pattern[str]] = _SECONDS
     note: ClassVar[str] = NOTE
 
     def play(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
@@ -210,7 +210,7 @@ class Peer:
                 env={**os.environ, **ENVIRONMENT},
                 check=False,
             )
-        curve, each = read_output(log.read_text(errors="replace"), self.seconds)
+        curve, each = read_output(log.read_text(errors="replace"))
         # It evaluates before each of its rounds, of which it plays one more: the first is the start.
         if ended.returncode or len(curve) != wanted.rounds + 1:
             raise PeerFailed(
@@ -228,16 +228,14 @@ class FinishedPeer(Peer):
         raise PeerFailed("not played")
 
 
-def read_output(
-    text: str, seconds_of: re.Pattern[str] = _SECONDS
-) -> tuple[list[float], list[float]]:
+def read_output(text: str) -> tuple[list[float], list[float]]:
     """Return the accuracy and the seconds of each round that a run printed.
 
     Ditto prints two accuracies a round, of the averaged and then of the personal models; the last is
     that of the models that predict.
     """
     accuracies, seconds, start = [], [], 0
-    for ended in seconds_of.finditer(text):
+    for ended in _SECONDS.finditer(text):
         found = _ACCURACY.findall(text, start, ended.start())
         if found:
             accuracies.append(float(found[-1]))

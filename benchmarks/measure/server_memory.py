@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from benchmarks.flower.process_tree import descendants, memory_of
-
-POLL = 0.5  # seconds between two looks
+from benchmarks.measure.looking import Looking
 
 
 @dataclass
-class ServerMemory:
-    """Looks at processes and at all that they start, in a thread of its own, until it is left.
+class ServerMemory(Looking):
+    """Looks at processes and at all that they start.
 
     Parameters
     ----------
@@ -29,23 +28,9 @@ class ServerMemory:
 
     leaders: Sequence[int]
     most: float = 0.0
-
-    def __enter__(self) -> ServerMemory:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
+    poll: ClassVar[float] = 0.5
 
     def look(self) -> None:
         """Note the memory of now."""
         family = {pid for each in self.leaders for pid in (each, *descendants(each))}
         self.most = max(self.most, sum(map(memory_of, family)))
-
-    def _look(self) -> None:
-        self.look()
-        while not self._over.wait(POLL):
-            self.look()

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from benchmarks.flower.process_tree import descendants, memory_of, processor_of
 from benchmarks.flower.processes import Processes
 from benchmarks.flower.round_ends import RoundEnds, note_round_ends
+from benchmarks.measure.looking import Looking
 
-POLL = 0.1  # seconds between two looks at processor times and checkpoints
-SELDOM = 5  # of these looks is one at memory, and at which processes there are
+SELDOM = 5  # of so many looks is one at memory too, and at which processes there are
 
 
 @dataclass
-class Watch:
-    """Looks at the processes that were started, and all that they started, in a thread of its own.
+class Watch(Looking):
+    """Looks at the processes that were started, and all that they started.
 
     Parameters
     ----------
@@ -44,17 +44,8 @@ class Watch:
     processor: list[tuple[float, float]] = field(default_factory=list)
     ends: RoundEnds = field(default_factory=dict)
     _family: list[int] = field(default_factory=list)
-
-    def __enter__(self) -> Watch:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self.look()
+    _glances: int = 0
+    poll: ClassVar[float] = 0.1
 
     def between(self, start: float, end: float) -> float:
         """Return the processor seconds from ``start`` to ``end``, both seconds of the clock."""
@@ -69,14 +60,13 @@ class Watch:
         self.memory = max(self.memory, sum(map(memory_of, self._family)))
         self._note_processor()
 
-    def _look(self) -> None:
-        number = 0
-        while not self._over.wait(POLL):
-            if number % SELDOM == 0:
-                self.look()
-            else:
-                self._note_processor()
-            number += 1
+    def glance(self) -> None:
+        """Note processor times and checkpoints, and seldom the rest."""
+        self._glances += 1
+        if self._glances % SELDOM == 0:
+            self.look()
+        else:
+            self._note_processor()
 
     def _note_processor(self) -> None:
         if self.output is not None:

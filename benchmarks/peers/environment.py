@@ -80,7 +80,13 @@ class Peer:
         )
 
 
-PEERS = {peer.name: peer for peer in (Peer("pfl", "--pfl-python"),)}
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("pfl", "--pfl-python"),
+        Peer("nvflare", "--nvflare-python", ("torch", "torchvision")),
+    )
+}
 
 
 @dataclass(frozen=True)

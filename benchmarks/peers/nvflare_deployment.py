@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import yaml
 
-from benchmarks.flower.processes import REPOSITORY, Process, Processes, free_port, listening
+from benchmarks.flower.processes import Process, Processes, free_port, listening
 from benchmarks.flower.stock import STOCK_APP
 
 PROJECT, SERVER, OPERATOR = "rounds", "localhost", "operator@bench.org"
 JOB = Path(__file__).with_name("nvflare_job.py")
-_MAKE = """Make its environment in the project's folder:
-  uv venv --python 3.11 ~/nvflare
-  uv pip install --compile-bytecode --python ~/nvflare/bin/python -r benchmarks/requirements-nvflare.txt
-and add --nvflare-python ~/nvflare/bin/python"""
-_VERSIONS = """
-import importlib, importlib.metadata, json
-names = ("nvflare", "torch", "torchvision")
-for name in names:
-    importlib.import_module(name)
-print(json.dumps({name: importlib.metadata.version(name) for name in names}))
-"""
 _BUILDERS = (
     "workspace.WorkspaceBuilder",
     "static_file.StaticFileBuilder",
@@ -40,34 +28,6 @@ _SAVED = re.compile(
     re.MULTILINE,
 )
 _ANSWER = re.compile(r" - FedAvg - INFO - .*Aggregated (\d+)/(\d+) results$", re.MULTILINE)
-
-
-class NVFlareMissing(RuntimeError):
-    """NVFlare is not where it was looked for; the text has the lines that install it."""
-
-
-def versions(python: Path | None) -> dict[str, str]:
-    """Return the versions of NVFlare, torch and torchvision, all imported by ``python``.
-
-    Raises
-    ------
-    NVFlareMissing
-        There is no such Python, or one of them cannot be imported there.
-    """
-    if python is None:
-        raise NVFlareMissing(
-            f"--peers nvflare needs --nvflare-python, and it is not given. {_MAKE}"
-        )
-    command = [str(python), "-E", "-c", _VERSIONS]
-    try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise NVFlareMissing(f"--nvflare-python {python}: {error}. {_MAKE}") from None
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
-        raise NVFlareMissing(f"--nvflare-python {python} cannot import NVFlare ({reason}). {_MAKE}")
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 @dataclass

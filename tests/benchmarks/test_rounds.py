@@ -31,6 +31,7 @@ from benchmarks.measure.deployed_rounds import (
     Timing,
     timings,
 )
+from benchmarks.peers.environment import Found, Peer
 from benchmarks.rounds import Extent, least_operations, main, measure, notes, parse, table
 from models import weights
 from server_app.compose import compose
@@ -158,14 +159,13 @@ def test_without_stock_flower_nothing_is_compared_with_it() -> None:
 
 def test_cases_and_peers_are_those_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "check_compiled", lambda *_: None)
-    monkeypatch.setattr(rounds, "versions", lambda _: {"nvflare": "2.9.0"})
+    monkeypatch.setattr(Peer, "versions", lambda *_: {"nvflare": "2.9.0"})
     options = parse(
         ["--cases", "warm", "warm", "--peers", "nvflare", "--nvflare-python", "x/python"]
     )
     extent = Extent.of(options)
     assert extent.cases == (WARM, NVFLARE)
-    assert extent.python == Path("x/python").absolute()
-    assert options.versions == {"nvflare": "2.9.0"}
+    assert extent.peers == {"nvflare": Found(Path("x/python").absolute(), {"nvflare": "2.9.0"})}
     assert Extent.of(parse(["--cases", "--peers", "nvflare"])).cases == (NVFLARE,)
     assert Extent.of(parse(["--cases", "warm"])).cases == (WARM,)
     assert not Extent.of(parse([])).tls
@@ -188,7 +188,8 @@ def test_a_missing_nvflare_is_an_error_with_the_lines_that_install_it(
     with pytest.raises(SystemExit):
         main(["--quick", "--peers", "nvflare", *given])
     error = capsys.readouterr().err
-    assert "--nvflare-python" in error.rpartition("error: ")[2].partition(". Make")[0]
+    assert "--peers nvflare: " in error
+    assert "add --nvflare-python" in error
     assert "uv venv --python 3.11 ~/nvflare\n" in error
     assert "--python ~/nvflare/bin/python -r benchmarks/requirements-nvflare.txt\n" in error
 

@@ -58,13 +58,6 @@ def test_a_method_whose_small_network_differs_there_is_not_played(
         peer.play(replace(WANTED, method="fedkd"), [site()], tmp_path)
 
 
-@pytest.mark.parametrize("line", ["-" * 50 + " 2.5", "-" * 25 + " time cost " + "-" * 25 + " 2.5"])
-def test_both_of_its_lines_of_seconds_are_read(line: str) -> None:
-    found = HtPeer.seconds.search(line)
-    assert found is not None
-    assert found[1] == "2.5"
-
-
 @pytest.mark.parametrize("method", htfllib.NAMES)
 def test_our_hyper_parameters_are_its_options(method: str) -> None:
     options = yaml.safe_load((Path(conf.__file__).parent / "method" / f"{method}.yaml").read_text())

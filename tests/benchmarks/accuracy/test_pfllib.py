@@ -117,4 +117,6 @@ def test_inputs_without_a_network_there_are_refused() -> None:
 
 
 def test_other_lines_are_not_read() -> None:
+    for words in (f"{'-' * 50} 1.5", f"{'-' * 25} time cost {'-' * 25} 1.5"):
+        assert read_output(f"Averaged Test Accuracy: 0.5\n{words}\n") == ([0.5], [1.5])
     assert read_output("Averaged Test AUC: 0.9\nStd Test Accuracy: 0.1\ntime cost 3\n") == ([], [])

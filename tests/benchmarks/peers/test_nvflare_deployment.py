@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
 from benchmarks.peers.nvflare_deployment import (
-    NVFlareMissing,
     project,
     round_ends,
     slowest,
-    versions,
 )
 
 CONTEXT = "[identity=rounds, run=3e4a, wf=controller, peer=site-0, task_name=train]"
@@ -78,22 +74,3 @@ def test_a_project_has_a_server_the_sites_and_an_operator() -> None:
     }
     (server,) = [each for each in participants if each["type"] == "server"]
     assert (server["fed_learn_port"], server["admin_port"]) == (1234, 1235)
-
-
-def test_no_python_and_one_that_is_not_there_are_errors() -> None:
-    with pytest.raises(NVFlareMissing, match="--nvflare-python, and it is not given"):
-        versions(None)
-    with pytest.raises(NVFlareMissing, match=r"--nvflare-python /nowhere/python: .*No such file"):
-        versions(Path("/nowhere/python"))
-
-
-def test_a_python_without_nvflare_is_an_error_with_the_reason_and_the_lines_that_make_one(
-    tmp_path: Path,
-) -> None:
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I -c 'import nvflare'\n")
-    python.chmod(0o755)
-    with pytest.raises(NVFlareMissing) as error:
-        versions(python)
-    assert f"{python} cannot import NVFlare (ModuleNotFoundError: No module" in str(error.value)
-    assert "-r benchmarks/requirements-nvflare.txt\n" in str(error.value)
