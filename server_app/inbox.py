@@ -27,7 +27,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 from fedstrata.protocol import limits
 from fedstrata.protocol.inflation import inflated_size
 
-AT_ONCE = 4  # answers of which something is in memory
+AT_ONCE = 2  # answers of which something is in memory
 MOST_BESIDES = 16_000_000  # bytes of an answer besides layers: its report
 MOST_OBJECTS = 100_000  # that an answer is made of: each is asked for by itself
 
