@@ -103,23 +103,18 @@ def again(first: int, last: int) -> str:
 
 @contextmanager
 def saved_where_it_ends(
-    checkpoints: Checkpoints, saved: Callable[[dict[str, Any]], None], log: Log
+    checkpoints: Checkpoints, ended: Callable[[dict[str, Any] | None], None], log: Log
 ) -> Iterator[None]:
     """Write what is not on disk when the block ends, also where an error or a person ends it.
 
-    ``saved`` takes the record of the round whose checkpoint was written.
+    ``ended`` takes the record of the round whose checkpoint was written then, or None.
     """
-
-    def write() -> None:
-        if (record := checkpoints.write()) is not None:
-            saved(record)
-
     try:
         yield
     except BaseException:
         try:
-            write()
+            ended(checkpoints.write())
         except UserError as error:  # what ended the run is the reason that people need
             log(f"the last rounds are not saved: {error.public}")
         raise
-    write()
+    ended(checkpoints.write())

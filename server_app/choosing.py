@@ -6,12 +6,13 @@ All follows from the records of the rounds: a resumed run chooses as one that wa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedstrata.protocol.measure_words import kind_of
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.support.errors import UserError
+from server_app.history_file import PlainRecord
 from strategies.config import AUTO, ChooseConfig, StrategyConfig
 
 Records = Sequence[Mapping[str, Any]]  # of the rounds, in order
@@ -51,6 +52,45 @@ class Best:
         }
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What the records up to one of them say.
+
+    Parameters
+    ----------
+    metric : str
+        By which states are chosen; "" before any site took part.
+    found : Best or None
+        The best state.
+    latest : dict of str to float
+        The last value of each site.
+    """
+
+    metric: str = ""
+    found: Best | None = None
+    latest: Mapping[str, float] = field(default_factory=dict)
+
+    def after(
+        self,
+        state: int,
+        sites: Mapping[str, Mapping[str, Any]],
+        choose: ChooseConfig,
+        *,
+        is_candidate: bool,
+    ) -> _Judged:
+        """Return what is known once ``sites`` have measured the state after round ``state``."""
+        metric = self.metric
+        if not metric and sites:
+            metric = metric_of([kind_of(site) for site in sites.values()], choose)
+        fresh, found = _values(sites, metric), self.found
+        latest = {**self.latest, **fresh}
+        if is_candidate and fresh:
+            value = _over(list(latest.values()), metric, choose.over)
+            if found is None or _is_better(value, found.value, metric):
+                found = Best(state, metric, choose.over, value, len(latest))
+        return _Judged(metric, found, latest)
+
+
 def metric_of(kinds: Collection[str], choose: ChooseConfig) -> str:
     """Return the measure that chooses among states of tasks of these kinds."""
     if choose.metric != AUTO:
@@ -88,22 +128,10 @@ def best_of(
     Best or None
         None where no state is judged yet.
     """
-    measured = [record["sites"] for record in history] + ([last] if last is not None else [])
-    metric = ""
-    found: Best | None = None
-    latest: dict[str, float] = {}
-    for state, sites in enumerate(measured):
-        if not metric and sites:
-            metric = metric_of([kind_of(site) for site in sites.values()], choose)
-        fresh = _values(sites, metric)
-        latest |= fresh
-        is_last = last is not None and state == len(history)
-        if not state or not fresh or (state % saved_every and not is_last):
-            continue  # the start is no state that was learned
-        value = _over(list(latest.values()), metric, choose.over)
-        if found is None or _is_better(value, found.value, metric):
-            found = Best(state, metric, choose.over, value, len(latest))
-    return found
+    so_far = _judged(history, choose, saved_every)
+    if last is not None:
+        so_far = so_far.after(len(history), last, choose, is_candidate=True)
+    return so_far.found
 
 
 def best_rounds(
@@ -128,6 +156,29 @@ def stop_reason(history: Records, choose: ChooseConfig, *, saved_every: int = 1)
         f"{judged - found.round} rounds after round {found.round} (choose.patience="
         f"{choose.patience})"
     )
+
+
+def _judged(history: Records, choose: ChooseConfig, saved_every: int) -> _Judged:
+    """Return what all records say; what those before the last ones say is remembered with them."""
+    key = choose.metric, choose.over, saved_every
+    start = len(history)
+    known = _Judged()
+    while start:
+        remembered = _memory_of(history[start - 1]).get(key)
+        if remembered is not None and remembered[0] == start:
+            known = remembered[1]
+            break
+        start -= 1
+    for state in range(start, len(history)):
+        # The start is no state that was learned.
+        is_candidate = state > 0 and not state % saved_every
+        known = known.after(state, history[state]["sites"], choose, is_candidate=is_candidate)
+        _memory_of(history[state])[key] = state + 1, known
+    return known
+
+
+def _memory_of(record: Mapping[str, Any]) -> dict[tuple[str, str, int], tuple[int, _Judged]]:
+    return record.memory if isinstance(record, PlainRecord) else {}
 
 
 def lower_is_better(metric: str) -> bool:

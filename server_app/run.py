@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flwr.superlink.grid.grpc_grid import GrpcGrid
@@ -12,24 +13,24 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES, Plan
 from fedstrata.support.errors import UserError
-from models.groups import PRETRAINED
 from models.weights import Checkpoint
 from server_app import report, results, tables
-from server_app.aggregator_lines import aggregation_lines
 from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.baseline_cache import Baselines, baselines_of
 from server_app.best_state import measured_best
 from server_app.checkpoints import Checkpoints, again, saved_where_it_ends
-from server_app.choosing import candidates_line, choice_line, stop_reason
+from server_app.choosing import stop_reason
 from server_app.cross_site import crossed_models, table_of_models, table_of_updates
 from server_app.data_lines import data_lines
-from server_app.deployment import check_newcomers, deploy, tuning_line
-from server_app.disk_room import writing
+from server_app.decided_lines import decided_lines
+from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
+from server_app.history_file import PlainRecord
 from server_app.known_alone import KnownAlone
 from server_app.patience import Log
 from server_app.progress import RunProgress
+from server_app.results_file import ResultsFile
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch, last_whole
@@ -37,7 +38,7 @@ from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.opening import open_run
 from server_app.rounds.state import GroupCheckpoint, ServerState
-from server_app.run_folder import PlainRecord, RunFolder, Saved, write_json
+from server_app.run_folder import RunFolder, Saved
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
@@ -51,7 +52,6 @@ from strategies.method import (
     check_crossing,
     check_exchanged,
     check_halves,
-    remarks,
 )
 from strategies.methods import make_method
 
@@ -129,6 +129,7 @@ class Run:
         settings = config.strategy
         self.state = checked(config)
         self.checkpoints = Checkpoints(folder, settings, config.choose)
+        self.results_file = ResultsFile(folder)
         self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
             roster, self.state, plan, starts, settings.on_site_error == "stop", log
@@ -170,7 +171,7 @@ class Run:
             self.state.partitions,
             simulated=not isinstance(self.roster.grid, GrpcGrid),
         )
-        for line in (*_decided(self.roster, self.state, self.config), *self.written.lines):
+        for line in (*decided_lines(self.roster, self.state, self.config), *self.written.lines):
             self.log(line)
         self.admission.begun = True
 
@@ -199,7 +200,7 @@ class Run:
             self.log(f"resuming {where}{repeated}")
         begin_progress(self)
         self.opening = open_run(self.rounds) if first == 1 else None
-        with saved_where_it_ends(self.checkpoints, self._note_saved, self.log):
+        with saved_where_it_ends(self.checkpoints, self._note_end, self.log):
             self._play_rounds()
         if reason := self._stop_reason():
             played, total = len(self.history), self.config.strategy.rounds
@@ -231,9 +232,17 @@ class Run:
             self.progress.played(record, self.history, alone.values)
 
     def _note_saved(self, record: dict[str, Any]) -> None:
-        """Write results.json as of the round of ``record``, whose checkpoint is on disk."""
+        """Note that the checkpoint of the round of ``record`` is on disk; write results.json if due."""
         self.audit.saved(record, self.folder.path)
-        self._write_results()
+        if self.results_file.is_due():
+            self._write_results()
+
+    def _note_end(self, record: dict[str, Any] | None) -> None:
+        """Bring results.json up to the last checkpoint, of ``record`` if it has just been written."""
+        if record is not None:
+            self._note_saved(record)
+        if self.results_file.is_behind:
+            self._write_results()
 
     def _stop_reason(self) -> str:
         every = self.config.strategy.checkpoint_every
@@ -368,18 +377,19 @@ class Run:
 
     def _write_results(self) -> dict[str, Any]:
         """Write results.json as it is now, and return what it holds."""
-        content = results.results(
-            self.folder,
-            self.config,
-            checkpoints=self.delivery.checkpoints,
-            partition=self.admission.summaries,
-            state=self.state,
-            members=self.roster.members,
-            history=self.history,
-            ends=self.ends,
+        content = self.results_file.write(
+            partial(
+                results.results,
+                self.folder,
+                self.config,
+                checkpoints=self.delivery.checkpoints,
+                partition=self.admission.summaries,
+                state=self.state,
+                members=self.roster.members,
+                history=self.history,
+                ends=self.ends,
+            )
         )
-        with writing("results.json", self.folder.path):
-            write_json(self.folder.path / "results.json", content)
         self.tracking.update(content)
         return content
 
@@ -419,25 +429,3 @@ def with_categories(asking: Run) -> Plan:
     asking.roster.change_plan(plan.to_json())
     asking.roster.clear()
     return plan
-
-
-def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str]:
-    """Yield what was decided once it is known who takes part, for the log."""
-    if roster.newcomers:
-        yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
-    frozen = any(each.names(PRETRAINED.name) for each in state.partitions.values())
-    yield from remarks(state.method, config.train, frozen=frozen)
-    for group, each in results.coding(state).items():
-        if any(way["name"] != "exact" for way in each.values()):
-            yield f"{group} travels coded: {state.codings.describe(group)}"
-    members = roster.members
-    if config.strategy.rounds:
-        predicted = {name: member.report.kind.name for name, member in members.items()}
-        yield choice_line(predicted, config.choose)
-        if line := candidates_line(config.strategy):
-            yield line
-    if config.deployment.epochs:
-        yield tuning_line(state.partitions, config.deployment.groups)
-    variants = {name: member.variant for name, member in members.items()}
-    cohorts = any(member.in_cohort for member in members.values())
-    yield from aggregation_lines(state, variants, config.strategy.bounds, cohorts=cohorts)

@@ -23,6 +23,8 @@ from fedstrata.runs.folder import CHECKPOINTS, checkpoint_rounds
 from fedstrata.support import checksums
 from fedstrata.support.durable import PRIVATE_FILE, private_folder, replacing_private, sync
 from fedstrata.support.errors import UserError
+from server_app.history_file import NAME as HISTORY
+from server_app.history_file import HistoryFile, PlainRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +91,7 @@ class RunFolder:
     def __init__(self, path: Path, *, chosen: bool = False) -> None:
         self.path = path
         self._chosen = chosen
+        self._history = HistoryFile(path / CHECKPOINTS / HISTORY)
 
     @property
     def name(self) -> str:
@@ -225,8 +228,8 @@ class RunFolder:
             for name, tensor in group.items()
         }
         weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
-        content = {"round": round_number, "history": history}
-        write_json(temporary / "history.json", checksums.with_checksum(content))
+        content = {"round": round_number, "history": self._history.write(history)}
+        write_json(temporary / "round.json", checksums.with_checksum(content))
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync(final.parent)
@@ -289,15 +292,12 @@ class RunFolder:
         from models import weights
 
         folder = self._checkpoint(number)
-        content = checksums.checked(json.loads((folder / "history.json").read_text()))
-        history = content.get("history")
-        if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
-            raise ValueError("history.json has no history")
+        content = checksums.checked(json.loads((folder / "round.json").read_text()))
         tensors, metadata = weights.load(folder / "state.safetensors")
         # Both files have the round: those of two rounds do not belong together.
         if content.get("round") != number or metadata.get("round") != str(number):
             raise ValueError("its files are of another round")
-        saved = Saved(number, {}, {}, [PlainRecord(each) for each in history])
+        saved = Saved(number, {}, {}, list(self._history.read(number, str(content.get("history")))))
         kinds = {
             "state": saved.states,
             "optimizer": saved.optimizers,
@@ -333,15 +333,6 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
             "resume: the configuration is not the one that the run began with "
             f"({'; '.join(shown)}); give the same overrides, or start a new run"
         )
-
-
-class PlainRecord(dict[str, Any]):
-    """A round's record as plain data, which nobody changes any more: its JSON is made once."""
-
-    @cached_property
-    def json(self) -> str:
-        """The record as JSON; ValueError for a number that JSON does not have."""
-        return json.dumps(self, allow_nan=False)
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

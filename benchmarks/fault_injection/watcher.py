@@ -28,6 +28,7 @@ class Watcher:
     ended: threading.Event = field(default_factory=threading.Event)
     newest: int = 0
     rounds: dict[int, Any] = field(default_factory=dict)
+    saved: set[int] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
@@ -44,15 +45,22 @@ class Watcher:
         if newest < self.newest:
             self.broken.append(f"round {self.newest} was complete, and now it is {newest}")
         self.newest = max(self.newest, newest)
+        with contextlib.suppress(FileNotFoundError):  # before round 1
+            self._note_history((self.run / "checkpoints" / "history.jsonl").read_text())
         for folder in rounds:
             with contextlib.suppress(FileNotFoundError):  # deleted just now, since it is old
-                record = json.loads((folder / "history.json").read_text())["history"][-1]
-                if self.rounds.setdefault(round_number(folder.name), record) != record:
-                    self.broken.append(f"what happened in {folder.name} has changed")
                 self._compare(folder / "state.safetensors", folder.name)
+                self.saved.add(round_number(folder.name))
         for path in self.states.glob(f"*/state/{self.run.name}-*/sites/*/round-*.safetensors"):
             with contextlib.suppress(FileNotFoundError):
                 self._compare(path, f"{path.parent.name}'s personal layers of {path.stem}")
+
+    def _note_history(self, text: str) -> None:
+        """Note the records; those that were noted before must be the same."""
+        for line in text.split("\n")[:-1]:  # the last one is being written
+            record = json.loads(line)
+            if self.rounds.setdefault(record["round"], record) != record:
+                self.broken.append(f"what happened in round {record['round']} has changed")
 
     def _compare(self, path: Path, what: str) -> None:
         """Note the digest of a file; where it was noted before, it must be the same."""
@@ -65,7 +73,7 @@ class Watcher:
         for record in results["rounds"]:
             if self.rounds.get(record["round"], record) != record:
                 self.broken.append(f"results.json reports round {record['round']} differently")
-        if missed := set(range(1, ROUNDS + 1)) - self.rounds.keys():
+        if missed := set(range(1, ROUNDS + 1)) - self.saved:
             self.broken.append(f"nobody saw the checkpoints of rounds {sorted(missed)}")
         for site in SITES:
             saved = [round_number(what) for what in self.files if what.startswith(f"{site}'s")]

@@ -20,6 +20,7 @@ from server_app.choosing import (
     stop_reason,
 )
 from server_app.compose import compose
+from server_app.history_file import PlainRecord
 from strategies.config import ChooseConfig
 
 MEAN = ChooseConfig("auto", "mean", None)
@@ -154,6 +155,27 @@ def test_the_best_is_the_best_of_before_or_one_that_was_not_judged(
 def unmeasured() -> dict[str, Any]:
     """Return the record of a round that was not evaluated."""
     return {"evaluated": False, "sites": {"a": {"kind": "classes", "train_loss": 0.1}}}
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.sampled_from([None, 0.1, 0.2, 0.3])), max_size=8
+    ),
+    st.data(),
+)
+def test_what_is_remembered_of_earlier_rounds_changes_no_choice(
+    measured: list[dict[str, float | None]], data: st.DataObject
+) -> None:
+    history: list[dict[str, Any]] = []
+    for values in measured:
+        history.append(PlainRecord(record(**values)))
+        over, every = data.draw(st.sampled_from(["mean", "worst"])), data.draw(st.integers(1, 3))
+        choose = ChooseConfig("auto", over, None)
+        whole = best_of([dict(each) for each in history], choose, saved_every=every)
+        assert best_of(history, choose, saved_every=every) == whole
+        assert best_of(history, choose, saved_every=every) == whole
+        if data.draw(st.booleans()):  # the run goes back
+            history = history[: data.draw(st.integers(0, len(history)))]
 
 
 def test_a_state_that_was_not_measured_is_no_candidate() -> None:

@@ -104,14 +104,14 @@ def test_a_run_that_died_before_anything_was_written_is_begun(tmp_path: Path) ->
 def test_a_checkpoint_of_before_which_had_more_in_it_is_resumed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.save(2, {"common": {"w": torch.ones(2)}}, {}, [{"round": 1}, {"round": 2}])
-    path = tmp_path / "checkpoints" / "round-000002" / "history.json"
+    path = tmp_path / "checkpoints" / "round-000002" / "round.json"
     said = checksums.checked(json.loads(path.read_text()))
     assert set(said) == {"round", "history"}
     more = {**said, "random": {"seed": 7, "next_round": 3}}
     path.write_text(json.dumps(checksums.with_checksum(more)))
     saved = folder.latest()
     assert saved is not None
-    assert (saved.round, saved.history) == (2, said["history"])
+    assert (saved.round, saved.history) == (2, [{"round": 1}, {"round": 2}])
 
 
 # -- names that are used again ---------------------------------------------------------------------

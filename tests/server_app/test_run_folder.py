@@ -27,7 +27,11 @@ CONFIG = {"seed": 1, "strategy": {"deadline": 5.0, "rounds": 3}}
 
 def saved(folder: RunFolder, number: int) -> None:
     tensors = {"common": {"w": torch.full((2,), float(number))}}
-    folder.save(number, tensors, {"common": {}}, [{"round": number}])
+    folder.save(number, tensors, {"common": {}}, history(number))
+
+
+def history(number: int) -> list[dict[str, Any]]:
+    return [{"round": each} for each in range(1, number + 1)]
 
 
 def test_a_checkpoint_is_read_as_it_was_saved_and_the_last_three_stay(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_a_checkpoint_is_read_as_it_was_saved_and_the_last_three_stay(tmp_path: 
     assert folder.rounds() == [3, 4, 5]
     latest = folder.latest()
     assert latest is not None
-    assert (latest.round, latest.history) == (5, [{"round": 5}])
+    assert (latest.round, latest.history) == (5, history(5))
     assert torch.equal(latest.states["common"]["w"], torch.full((2,), 5.0))
 
 
@@ -56,10 +60,14 @@ def at(folder: RunFolder, name: str, number: int = 2) -> Path:
 
 
 def rewritten(folder: RunFolder, **changes: Any) -> None:
-    """Write the last history.json anew, with a checksum that fits."""
-    path = at(folder, "history.json")
+    """Write the last round.json anew, with a checksum that fits."""
+    path = at(folder, "round.json")
     content = checksums.checked(json.loads(path.read_text()))
     path.write_text(json.dumps(checksums.with_checksum({**content, **changes})))
+
+
+def history_file(folder: RunFolder) -> Path:
+    return folder.path / "checkpoints" / "history.jsonl"
 
 
 def not_finite(folder: RunFolder) -> None:
@@ -78,19 +86,21 @@ def of_another_round(folder: RunFolder) -> None:
 
 
 MALFORMED = {
-    "cut": lambda f: at(f, "history.json").write_text("{"),
-    "no text": lambda f: at(f, "history.json").write_bytes(b"\xff\xfe"),
-    "a list": lambda f: at(f, "history.json").write_text("[]"),
-    "nested deep": lambda f: at(f, "history.json").write_text("[" * 100_000),
-    "without its checksum": lambda f: at(f, "history.json").write_text('{"round": 2}'),
-    "history no list": lambda f: rewritten(f, history=5),
-    "history of numbers": lambda f: rewritten(f, history=[1, 2]),
+    "cut": lambda f: at(f, "round.json").write_text("{"),
+    "no text": lambda f: at(f, "round.json").write_bytes(b"\xff\xfe"),
+    "a list": lambda f: at(f, "round.json").write_text("[]"),
+    "nested deep": lambda f: at(f, "round.json").write_text("[" * 100_000),
+    "without its checksum": lambda f: at(f, "round.json").write_text('{"round": 2}'),
+    "another history": lambda f: rewritten(f, history="0" * 64),
+    "history no text": lambda f: rewritten(f, history=[1, 2]),
+    "history cut": lambda f: history_file(f).write_bytes(history_file(f).read_bytes()[:-1]),
+    "history changed": lambda f: history_file(f).write_text('{"round": 1}\n{"round": 3}\n'),
     "round no number": lambda f: rewritten(f, round="x"),
     "another round": lambda f: rewritten(f, round=99999),
     "the other file of another round": of_another_round,
     "an unknown kind": unknown,
     "a state that is not finite": not_finite,
-    "gone": lambda f: at(f, "history.json").unlink(),
+    "gone": lambda f: at(f, "round.json").unlink(),
 }
 
 
@@ -116,7 +126,7 @@ def test_random_damage_is_noticed_and_the_round_before_is_used(
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     saved(folder, 1)
     saved(folder, 2)
-    path = at(folder, data.draw(st.sampled_from(["history.json", "state.safetensors"])))
+    path = at(folder, data.draw(st.sampled_from(["round.json", "state.safetensors"])))
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
@@ -127,7 +137,7 @@ def test_random_damage_is_noticed_and_the_round_before_is_used(
     latest = folder.latest()
     assert latest is not None
     # A bit in the white space of JSON changes nothing that is read.
-    assert latest.round == 1 or latest.history == [{"round": 2}]
+    assert latest.history == history(latest.round)
     assert torch.equal(latest.states["common"]["w"], torch.full((2,), float(latest.round)))
 
 
@@ -175,7 +185,7 @@ def test_a_round_that_is_gone_back_to_is_the_last_one_again(tmp_path: Path) -> N
 def test_where_no_checkpoint_is_whole_each_is_named(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     saved(folder, 1)
-    (folder.path / "checkpoints" / "round-000001" / "history.json").unlink()
+    (folder.path / "checkpoints" / "round-000001" / "round.json").unlink()
     with pytest.raises(UserError, match=r"no checkpoint of .* is whole: round 1"):
         folder.latest()
 

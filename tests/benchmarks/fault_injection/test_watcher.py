@@ -22,11 +22,15 @@ def results() -> dict[str, Any]:
     return {"rounds": [record(number) for number in range(1, ROUNDS + 1)]}
 
 
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    lines = "".join(f"{json.dumps(each)}\n" for each in history)
+    (folder / "history.jsonl").write_text(lines + '{"round": ')  # and one is being written
+
+
 def checkpoint(folder: Path, number: int) -> None:
     path = folder / "output" / "march" / "checkpoints" / f"round-{number:06d}"
     path.mkdir(parents=True)
-    history = [record(n) for n in range(1, number + 1)]
-    (path / "history.json").write_text(json.dumps({"history": history}))
+    write_history(path.parent, [record(n) for n in range(1, number + 1)])
     (path / "state.safetensors").write_bytes(bytes([number]))
 
 
@@ -74,14 +78,13 @@ def test_layers_that_changed_are_reported(watcher: Watcher, tmp_path: Path) -> N
 
 
 def test_a_history_that_changed_is_reported(watcher: Watcher) -> None:
-    path = watcher.run / "checkpoints" / "round-000002" / "history.json"
-    path.write_text(json.dumps({"history": [record(1), {**record(2), "sites": {}}]}))
+    write_history(watcher.run / "checkpoints", [record(1), {**record(2), "sites": {}}])
     watcher.look()
     other = results()
     other["rounds"][3]["sites"] = {}
     watcher.check_results(other)
     assert watcher.broken == [
-        "what happened in round-000002 has changed",
+        "what happened in round 2 has changed",
         "results.json reports round 4 differently",
     ]
 

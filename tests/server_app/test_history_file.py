@@ -1,0 +1,89 @@
+"""The records of rounds: what is written stays, what was given up goes, and damage is noticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedstrata.support.checksums import Damaged
+from server_app.history_file import HistoryFile, PlainRecord
+
+TEXTS = st.text(max_size=8)
+RECORDS = st.dictionaries(
+    TEXTS, st.one_of(st.integers(), TEXTS, st.floats(allow_nan=False, allow_infinity=False))
+)
+
+
+def records(last: int, **more: Any) -> list[PlainRecord]:
+    return [PlainRecord({"round": number, **more}) for number in range(1, last + 1)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> HistoryFile:
+    return HistoryFile(tmp_path / "history.jsonl")
+
+
+def test_a_round_adds_a_line_and_every_checkpoint_finds_its_own(file: HistoryFile) -> None:
+    history = records(3)
+    sums = [file.write(history[:number]) for number in (1, 2, 3)]
+    assert file.path.read_text() == '{"round": 1}\n{"round": 2}\n{"round": 3}\n'
+    again = HistoryFile(file.path)
+    for number, expected in enumerate(sums, start=1):
+        assert again.read(number, expected) == history[:number]
+
+
+def test_only_what_is_new_is_written(file: HistoryFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = records(2)
+    file.write(history)
+    inode = file.path.stat().st_ino
+    for opened in (file, HistoryFile(file.path)):  # of a resumed run, too
+        history += records(len(history) + 1)[-1:]
+        before = file.path.read_bytes()
+        file.path.write_bytes(before)
+        opened.write(history)
+        assert file.path.read_bytes().startswith(before)
+    assert file.path.stat().st_ino == inode
+
+
+def test_rounds_that_are_given_up_make_way_for_those_that_follow(file: HistoryFile) -> None:
+    first = file.write(records(1))
+    file.write(records(4))
+    other = [*records(1), *records(3, of="another try")[1:]]
+    last = file.write(other)
+    assert file.read(1, first) == records(1)
+    assert file.read(3, last) == other
+    assert file.path.read_text().count("\n") == 3
+
+
+def test_a_line_that_was_cut_off_in_a_crash_is_written_again(file: HistoryFile) -> None:
+    first = file.write(records(1))
+    with file.path.open("a") as opened:
+        opened.write('{"rou')
+    again = HistoryFile(file.path)
+    assert again.read(1, first) == records(1)
+    second = again.write(records(2))
+    assert HistoryFile(file.path).read(2, second) == records(2)
+
+
+def test_a_history_of_no_round_is_empty(file: HistoryFile) -> None:
+    assert file.read(0, file.write([])) == []
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=4), st.data())
+def test_every_record_comes_back_and_damage_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    file = HistoryFile(tmp_path_factory.mktemp("run") / "history.jsonl")
+    expected = file.write(made)
+    assert HistoryFile(file.path).read(len(made), expected) == made
+    assert HistoryFile(file.path).write(made) == expected  # encoded as it was
+    content = bytearray(file.path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    file.path.write_bytes(content)
+    with pytest.raises(Damaged, match=r"lines of history\.jsonl are not those"):
+        HistoryFile(file.path).read(len(made), expected)
