@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fedstrata.protocol.data_description import unlike_ranges
 from server_app.sites.members import Member
+from server_app.tables import MOST_ROWS
 
 MOST_NAMED = 5  # sites that a line is of
 
@@ -18,9 +19,13 @@ def data_lines(members: Mapping[str, Member]) -> list[str]:
         for note in data.notes if data else ():
             by_line.setdefault(note, []).append(name)
     lines = [f"data: {line}{_of(sites, len(members))}" for line, sites in by_line.items()]
-    sources = [f"{name} is {data.source}" for name, data in said.items() if data and data.source]
+    named = {name: data.source for name, data in said.items() if data and data.source}
+    # A site that is called as its data are needs no word.
+    sources = [f"{name} is {source}" for name, source in named.items() if name != source]
     if sources:
-        lines.append(f"data: {', '.join(sources)}")
+        more = len(sources) - MOST_ROWS
+        rest = f" and {more} more, which results.json has" if more > 0 else ""
+        lines.append(f"data: {', '.join(sources[:MOST_ROWS])}{rest}")
     ranges = {name: data.value_range if data else None for name, data in said.items()}
     unlike = unlike_ranges(ranges)
     return [*lines, f"warning: {unlike}"] if unlike else lines

@@ -24,6 +24,17 @@ def test_who_a_simulated_site_is() -> None:
     assert data_lines(members) == ["data: a is ward a, b is ward b"]
 
 
+def test_sites_that_are_called_as_their_data_are_not_listed_and_of_many_a_part_is() -> None:
+    members = {name: member(name, data=DataDescription(source="a")) for name in "ab"}
+    assert data_lines(members) == ["data: b is a"]
+    many = {
+        f"s{n:02d}": member(f"s{n:02d}", data=DataDescription(source=f"w{n}")) for n in range(60)
+    }
+    (line,) = data_lines(many)
+    assert line.startswith("data: s00 is w0, ")
+    assert line.endswith("s49 is w49 and 10 more, which results.json has")
+
+
 def test_unlike_ranges_are_a_warning() -> None:
     ranges = {"a": (0.0, 4095.0), "b": (0.0, 65535.0)}
     members = {n: member(n, data=DataDescription(value_range=r)) for n, r in ranges.items()}
