@@ -60,10 +60,13 @@ def _shape(plan: Plan) -> tuple[tuple[int, ...], bool]:
 
 
 def _built(plan: Plan, method: Method, task: str, shape: tuple[int, ...]) -> PartitionedModel:
+    import torch
+
     from strategies.partitioned_model import build_partitioned
 
     classes = len((plan.data.get("classes") or {}).get(task) or ("no", "yes"))
-    return build_partitioned(plan, method, input_shape=shape, classes=classes)
+    with torch.device("meta"):  # nothing is allocated for widths that a plan only claims
+        return build_partitioned(plan, method, input_shape=shape, classes=classes)
 
 
 def _fates(plan: Plan, method: Method, partition: Partition, share: Sequence[str]) -> Rows:

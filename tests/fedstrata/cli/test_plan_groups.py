@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,14 @@ def test_what_leaves_once_is_in_no_round() -> None:
     rows = rows_of("method=dbe", share=(*SHARED, "means"))
     assert rows["knowledge means"].startswith("leaves: once, before round 1")
     assert "means" not in rows["bytes a round"]
+
+
+def test_a_model_that_a_plan_only_claims_takes_no_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rows = rows_of("groups=all_common", "method=fedavg", f"model.head={[8192] * 8}")
+    sent = int(rows["bytes a round"].split(" bytes leave")[0].rpartition(" ")[2].replace(",", ""))
+    assert sent > 7 * 4 * 8192**2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_knowledge_that_a_method_does_not_use_is_not_named() -> None:
