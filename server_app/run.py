@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from flwr.superlink.grid.grpc_grid import GrpcGrid
@@ -377,21 +376,23 @@ class Run:
 
     def _write_results(self) -> dict[str, Any]:
         """Write results.json as it is now, and return what it holds."""
-        content = self.results_file.write(
-            partial(
-                results.results,
-                self.folder,
-                self.config,
-                checkpoints=self.delivery.checkpoints,
-                partition=self.admission.summaries,
-                state=self.state,
-                members=self.roster.members,
-                history=self.history,
-                ends=self.ends,
-            )
-        )
+        content = self.results_file.write(lambda: results_of(self))
         self.tracking.update(content)
         return content
+
+
+def results_of(run: Run) -> dict[str, Any]:
+    """Return what results.json holds now."""
+    return results.results(
+        run.folder,
+        run.config,
+        checkpoints=run.delivery.checkpoints,
+        partition=run.admission.summaries,
+        state=run.state,
+        members=run.roster.members,
+        history=run.history,
+        ends=run.ends,
+    )
 
 
 def begin_progress(run: Run) -> None:
