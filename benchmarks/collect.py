@@ -30,6 +30,7 @@ TITLES = {
     "cache": "The feature cache: float32 and float16",
     "simulate": "Many simulated sites on one machine",
     "data": "Loading pictures: torchvision and ours",
+    "stacks": "Many small sites on one device: one after the other and stacked",
     "local": "Training at one site: the tutorial loop and ours",
     "attacks": "One bad site: rules of aggregation against attacks",
     "aggregate": "Aggregating replies: Flower and ours",
