@@ -24,7 +24,9 @@ from benchmarks.report.command_line import add_repeat, at_least, make_parser
 from benchmarks.report.tables import Table, times, write
 
 PRELOAD = ("benchmarks.measure.stacked_sites",)
-TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}  # of a tensor's norm, as in benchmarks.local
+# Of a tensor's norm. Stacked convolutions add in another order, and a feature that is all but zero may
+# pass a ReLU in one way and not in the other; a GPU's use numbers with 10 bits after the point (TF32).
+TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
 AT_ONCE = (1, 4, 16, 64)
 QUICK_AT_ONCE = (1, 2)
 
