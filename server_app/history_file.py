@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import Any
 from fedstrata.support.checksums import Damaged
 from fedstrata.support.durable import PRIVATE_FILE, sync
 
+logger = logging.getLogger("flwr")
 NAME = "history.jsonl"
 
 
@@ -41,10 +43,12 @@ class HistoryFile:
     ----------
     path : Path
         The file; its folder exists when it is written.
+    results : Path
+        The run's results.json: it has the records, too, and stands in where the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, results: Path) -> None:
+        self.path, self._results = path, results
         # Its lines, and after each the checksum up to there; None as long as that is not known.
         self._written: tuple[list[str], list[str]] | None = None
 
@@ -82,11 +86,12 @@ class HistoryFile:
         OSError, ValueError, RecursionError
             There is no such file, or they are not those with the checksum ``expected``.
         """
-        lines = self._lines()[:count]
-        found = list(checksums(lines))
-        if len(lines) < count or (found[-1] if found else "") != expected:
-            raise Damaged(f"the first {count} lines of {NAME} are not those that were written")
-        return [PlainRecord(json.loads(line)) for line in lines]
+        if (found := _as_written(self._lines(), count, expected)) is not None:
+            return found
+        if (found := _as_written(self._lines_of_results(), count, expected)) is not None:
+            logger.error("%s is damaged; its records are taken from %s", self.path, self._results)
+            return found
+        raise Damaged(f"the first {count} lines of {NAME} are not those that were written")
 
     def _known(self) -> tuple[list[str], list[str]]:
         if self._written is None:
@@ -101,6 +106,23 @@ class HistoryFile:
         except FileNotFoundError:
             return []
         return text.split("\n")[:-1]
+
+    def _lines_of_results(self) -> list[str]:
+        """Return the lines of the records in results.json; none where it cannot be read."""
+        try:
+            rounds = json.loads(self._results.read_text())["rounds"]
+            return [PlainRecord(record).json for record in rounds]
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            return []
+
+
+def _as_written(lines: list[str], count: int, expected: str) -> list[PlainRecord] | None:
+    """Return the first ``count`` records, or None if they do not have the checksum ``expected``."""
+    lines = lines[:count]
+    found = list(checksums(lines))
+    if len(lines) < count or (found[-1] if found else "") != expected:
+        return None
+    return [PlainRecord(json.loads(line)) for line in lines]
 
 
 def checksums(lines: Iterable[str], before: str = "") -> Iterator[str]:

@@ -91,7 +91,7 @@ class RunFolder:
     def __init__(self, path: Path, *, chosen: bool = False) -> None:
         self.path = path
         self._chosen = chosen
-        self._history = HistoryFile(path / CHECKPOINTS / HISTORY)
+        self._history = HistoryFile(path / CHECKPOINTS / HISTORY, path / "results.json")
 
     @property
     def name(self) -> str:

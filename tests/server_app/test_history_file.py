@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedstrata.support.checksums import Damaged
 from server_app.history_file import HistoryFile, PlainRecord
+from server_app.run_folder import write_json
 
 TEXTS = st.text(max_size=8)
 RECORDS = st.dictionaries(
@@ -22,16 +23,20 @@ def records(last: int, **more: Any) -> list[PlainRecord]:
     return [PlainRecord({"round": number, **more}) for number in range(1, last + 1)]
 
 
+def at(folder: Path) -> HistoryFile:
+    return HistoryFile(folder / "history.jsonl", folder / "results.json")
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> HistoryFile:
-    return HistoryFile(tmp_path / "history.jsonl")
+    return at(tmp_path)
 
 
 def test_a_round_adds_a_line_and_every_checkpoint_finds_its_own(file: HistoryFile) -> None:
     history = records(3)
     sums = [file.write(history[:number]) for number in (1, 2, 3)]
     assert file.path.read_text() == '{"round": 1}\n{"round": 2}\n{"round": 3}\n'
-    again = HistoryFile(file.path)
+    again = at(file.path.parent)
     for number, expected in enumerate(sums, start=1):
         assert again.read(number, expected) == history[:number]
 
@@ -40,7 +45,7 @@ def test_only_what_is_new_is_written(file: HistoryFile, monkeypatch: pytest.Monk
     history = records(2)
     file.write(history)
     inode = file.path.stat().st_ino
-    for opened in (file, HistoryFile(file.path)):  # of a resumed run, too
+    for opened in (file, at(file.path.parent)):  # of a resumed run, too
         history += records(len(history) + 1)[-1:]
         before = file.path.read_bytes()
         file.path.write_bytes(before)
@@ -63,10 +68,35 @@ def test_a_line_that_was_cut_off_in_a_crash_is_written_again(file: HistoryFile) 
     first = file.write(records(1))
     with file.path.open("a") as opened:
         opened.write('{"rou')
-    again = HistoryFile(file.path)
+    again = at(file.path.parent)
     assert again.read(1, first) == records(1)
     second = again.write(records(2))
-    assert HistoryFile(file.path).read(2, second) == records(2)
+    assert at(file.path.parent).read(2, second) == records(2)
+
+
+def test_where_it_is_damaged_results_json_stands_in(
+    file: HistoryFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = records(3, measured=0.1 + 0.2, text="ü")
+    sums = [file.write(history[:number]) for number in (1, 2, 3)]
+    file.path.write_text("damaged\n" + file.path.read_text())
+    write_json(file.path.with_name("results.json"), {"rounds": history[:2], "seed": 1})
+    again = at(file.path.parent)
+    assert again.read(2, sums[1]) == history[:2]
+    assert "history.jsonl is damaged; its records are taken from" in caplog.text
+    with pytest.raises(Damaged):  # of which results.json has nothing yet
+        again.read(3, sums[2])
+    assert again.write(history) == sums[2]
+    assert at(file.path.parent).read(3, sums[2]) == history
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rounds": 5}', '{"rounds": [5]}', "[" * 100_000])
+def test_a_results_json_of_no_use_does_not_stand_in(file: HistoryFile, text: str) -> None:
+    expected = file.write(records(2))
+    file.path.unlink()
+    file.path.with_name("results.json").write_text(text)
+    with pytest.raises(Damaged, match="the first 2 lines"):
+        file.read(2, expected)
 
 
 def test_a_history_of_no_round_is_empty(file: HistoryFile) -> None:
@@ -77,13 +107,13 @@ def test_a_history_of_no_round_is_empty(file: HistoryFile) -> None:
 def test_every_record_comes_back_and_damage_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    file = HistoryFile(tmp_path_factory.mktemp("run") / "history.jsonl")
+    file = at(tmp_path_factory.mktemp("run"))
     expected = file.write(made)
-    assert HistoryFile(file.path).read(len(made), expected) == made
-    assert HistoryFile(file.path).write(made) == expected  # encoded as it was
+    assert at(file.path.parent).read(len(made), expected) == made
+    assert at(file.path.parent).write(made) == expected  # encoded as it was
     content = bytearray(file.path.read_bytes())
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     content[bit // 8] ^= 1 << bit % 8
     file.path.write_bytes(content)
     with pytest.raises(Damaged, match=r"lines of history\.jsonl are not those"):
-        HistoryFile(file.path).read(len(made), expected)
+        at(file.path.parent).read(len(made), expected)
