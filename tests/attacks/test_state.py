@@ -154,7 +154,7 @@ def test_a_flipped_bit_at_the_server_does_not_become_the_run(
     folder = RunFolder(tmp_path / "run")
     for number in (1, 2, 3):
         state = {"common": {"w": torch.full((1000,), float(number))}}
-        folder.save(number, state, {}, [{"round": number}])
+        folder.save(number, state, {}, [{"round": each} for each in range(1, number + 1)])
     flipped(folder.path / "checkpoints" / "round-000003" / "state.safetensors", -4000)
     saved = folder.latest()
     assert saved is not None

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds, orders
-from fedstrata.support import checksums
 from fedstrata.support.errors import UserError
 from models import weights
 from server_app.compose import compose
@@ -480,27 +479,3 @@ def test_a_method_whose_payload_is_no_layer_cannot_be_coded_with_losses() -> Non
     with pytest.raises(UserError, match=r"write strategy\.coding\.prototypes=exact"):
         methods.check_codings(FedProto(1.0), lossy)
     methods.check_codings(FedProto(1.0), read_codings({}, {"prototypes": {"name": "changed"}}))
-
-
-def test_a_run_of_before_there_was_a_choice_can_be_resumed(tmp_path: Path) -> None:
-    def dies(message: Message, reply: Message) -> Message:
-        if of_round(message) == 3:
-            raise Crash
-        return reply
-
-    with pytest.raises(Crash):
-        simulate(tmp_path, "faces", RUN, tamper=dies)
-    (path,) = tmp_path.glob("*/run.json")
-    said = checksums.checked(json.loads(path.read_text()))
-    for way in WAYS:
-        del said["config"]["strategy"][way]
-    for key in ("feature_dtype", "compile"):
-        del said["config"]["train"][key]
-    path.write_text(json.dumps(checksums.with_checksum(said)))
-    as_before = [*RUN, "train.feature_dtype=float32"]
-    results, _ = simulate(tmp_path, "faces", as_before, resume="latest")
-    assert len(results["rounds"]) == 4
-    with pytest.raises(UserError, match=r"train\.feature_dtype: was None, now 'float16'"):
-        simulate(tmp_path, "faces", RUN, resume="latest")
-    with pytest.raises(UserError, match=r"strategy\.coding\.common\.name: was None, now 'int8'"):
-        simulate(tmp_path, "faces", [*as_before, "strategy.coding.common=int8"], resume="latest")
