@@ -165,19 +165,19 @@ def _judged(history: Records, choose: ChooseConfig, saved_every: int) -> _Judged
     known = _Judged()
     while start:
         remembered = _memory_of(history[start - 1]).get(key)
-        if remembered is not None and remembered[0] == start:
-            known = remembered[1]
+        if remembered is not None:
+            known = remembered
             break
         start -= 1
     for state in range(start, len(history)):
         # The start is no state that was learned.
         is_candidate = state > 0 and not state % saved_every
         known = known.after(state, history[state]["sites"], choose, is_candidate=is_candidate)
-        _memory_of(history[state])[key] = state + 1, known
+        _memory_of(history[state])[key] = known
     return known
 
 
-def _memory_of(record: Mapping[str, Any]) -> dict[tuple[str, str, int], tuple[int, _Judged]]:
+def _memory_of(record: Mapping[str, Any]) -> dict[tuple[str, str, int], _Judged]:
     return record.memory if isinstance(record, PlainRecord) else {}
 
 

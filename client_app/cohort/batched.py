@@ -49,11 +49,10 @@ logger = logging.getLogger("flwr")
 Outcome = tuple[SiteContext, RoundReport | Exception, Mapping[str, Tensor]]
 LayersOf = Callable[[SiteContext], Mapping[str, Tensor]]
 SplitsOf = Callable[[SiteContext], dict[str, Split]]
-# What is in memory at once of one stack, in elements of the models. On a CPU a longer stack than of
-# some millions is no faster: it no longer stays in the processor's cache from one step to the next.
-# On a GPU it is as much as a small one has room for, with gradients and momenta; what is best there
-# was not measured (benchmarks.stacks does it).
-MOST_STACKED = {"cpu": 4_000_000, "cuda": 200_000_000}
+# What is in memory at once of one stack. Beyond some millions of numbers a longer stack is no
+# faster on a CPU: it no longer stays in the cache from one step to the next. What is best on a GPU
+# was not measured; benchmarks.stacks does it.
+MOST_STACKED = 4_000_000  # elements of the models
 OF_A_SITE = ("receive", "predictor")  # with one of its own, a method trains by site
 MOST_INPUTS = 32_000_000  # elements of the training examples
 
@@ -347,7 +346,6 @@ def _teams(
     tail: nn.Module, ready: Sequence[_ReadySite], elements: int
 ) -> Iterator[list[_ReadySite]]:
     """Cut sites into teams that can be stacked exactly, and that fit into memory."""
-    most = MOST_STACKED.get(ready[0].context.device.type, MOST_STACKED["cpu"])
     groups: dict[int, list[_ReadySite]] = {}
     for site in ready:
         groups.setdefault(grouping_key(tail, site.splits["train"]), []).append(site)
@@ -359,7 +357,7 @@ def _teams(
         shape = group[0].splits["train"].inputs.batch(np.arange(1)).numel()
         for site in group:
             size = shape * max(len(part) for part in site.splits.values())
-            full = (len(team) + 1) * elements > most or inputs + size > MOST_INPUTS
+            full = (len(team) + 1) * elements > MOST_STACKED or inputs + size > MOST_INPUTS
             if team and full:
                 yield team
                 team, inputs = [], 0
