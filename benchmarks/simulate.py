@@ -45,9 +45,7 @@ from benchmarks.report.tables import Table, times, write
 CASES_OF_OURS = {"local": LOCAL, "cohorts": COHORT, "single": SINGLE, "stock": STOCK}
 SIZES = (10, 100, 500)
 MEGABYTE = 1e6
-# What a parameter of two averages of 500 sites may differ by, and of more sites in proportion: the
-# others add up in float32, and round once for each site.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # what a parameter of two averages may differ by
 Runs = dict[int, dict[str, list[Run]]]
 
 
@@ -104,9 +102,9 @@ def compare(
         }
         found = in_turn(cases, 1, once, side_by_side=side_by_side)
     runs = {case: run for case, (run,) in found.items()}
-    with_all, most = reference(cases), TOLERANCE * max(work.sites / 500, 1)
+    with_all = reference(cases)
     for case, run in runs.items():
-        if not (far := largest_difference(run, runs[with_all])) <= most:
+        if not (far := largest_difference(run, runs[with_all])) <= TOLERANCE:
             raise SystemExit(f"{work.sites} sites: {case} and {with_all} differ by {far:g}")
     return runs
 

@@ -52,7 +52,8 @@ def federated_averaging(
     examples = sum(len(site.train_y) for site in sites)
     for _ in range(rounds):
         received = [each.detach().clone() for each in parameters]
-        average = [torch.zeros_like(each) for each in received]
+        # In float64: sums of thousands of sites in float32 are off by more than what is compared.
+        average = [torch.zeros_like(each, dtype=torch.float64) for each in received]
         for site in sites:
             load(parameters, received)
             train(network, site, epochs=epochs, batch_size=batch_size, rate=rate)
