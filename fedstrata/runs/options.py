@@ -20,11 +20,19 @@ def leaves(value: object, prefix: str = "") -> dict[str, str]:
 
 
 def differences(runs: Sequence[Results]) -> dict[str, list[str]]:
-    """Return the options in which runs differ, each with its value in every run."""
+    """Return the options in which runs differ, each with its value in every run.
+
+    What is chosen, such as a method, stands before its own options.
+    """
     flat = [leaves(results.config) for results in runs]
-    keys = sorted({key for each in flat for key in each})
+    keys = sorted({key for each in flat for key in each}, key=_place)
     rows = {key: [each.get(key, "") for each in flat] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def _place(key: str) -> tuple[str, bool, str]:
+    above, _, last = key.rpartition(".")
+    return above, last != "name", last
 
 
 def _plain(value: object) -> str:
